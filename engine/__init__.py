@@ -1,0 +1,1 @@
+"""Viewfinder: a real-time mobile and location personalization engine."""

@@ -1,0 +1,199 @@
+-- The engine's statements, by name; `store.py` reads them from here. Arrays are columns: the n-th
+-- element of each belongs to the n-th row.
+
+-- name: commit
+-- One tick, whole. A unit is what must succeed together: the profiles of one connected component.
+-- Profiles are locked first and in key order, so that two engines never wait in a circle, and the
+-- version is compared under the lock. `seen` needs no lock: every event of a profile goes through
+-- its version. Answers the units that were not written: those with messages seen before (with
+-- what was stored for them), and those that lost to another engine.
+WITH rows AS MATERIALIZED (
+    SELECT * FROM unnest($1::int[], $2::smallint[], $3::uuid[], $4::bigint[], $5::bytea[])
+        AS r(unit, bucket, id, expected, document)
+), locked AS MATERIALIZED (
+    SELECT p.bucket, p.id, p.version
+    FROM profiles p JOIN rows r ON p.bucket = r.bucket AND p.id = r.id
+    ORDER BY p.bucket, p.id
+    FOR UPDATE OF p
+), incoming AS MATERIALIZED (
+    SELECT * FROM unnest(
+        $6::int[], $7::smallint[], $8::uuid[], $9::bigint[], $10::timestamptz[], $11::timestamptz[],
+        $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[])
+        AS e(unit, bucket, profile_id, seq, received_at, occurred_at, sender, message_id, kind, name,
+             body, facts)
+), hits AS MATERIALIZED (
+    SELECT e.unit, e.profile_id, e.sender, e.message_id, s.seq
+    FROM incoming e JOIN seen s ON s.bucket = e.bucket AND s.profile_id = e.profile_id
+        AND s.sender = e.sender AND s.message_id = e.message_id
+), stale AS MATERIALIZED (
+    SELECT r.unit FROM rows r LEFT JOIN locked l ON l.bucket = r.bucket AND l.id = r.id
+    WHERE coalesce(l.version, 0) <> r.expected
+    UNION
+    SELECT unit FROM hits
+), links AS MATERIALIZED (
+    SELECT * FROM unnest($18::int[], $19::smallint[], $20::text[], $21::text[], $22::uuid[], $23::uuid[])
+        AS i(unit, bucket, namespace, value, profile_id, previous_id)
+    WHERE unit NOT IN (SELECT unit FROM stale)
+), linked AS (
+    INSERT INTO identities AS i (bucket, namespace, value, profile_id, previous_id)
+    SELECT bucket, namespace, value, profile_id, previous_id FROM links
+    ORDER BY bucket, namespace, value
+    ON CONFLICT (bucket, namespace, value) DO UPDATE
+        SET profile_id = excluded.profile_id, previous_id = excluded.previous_id
+        WHERE i.profile_id = excluded.profile_id OR i.profile_id = excluded.previous_id
+    RETURNING bucket, namespace, value
+), refused AS MATERIALIZED (
+    SELECT unit FROM stale
+    UNION
+    SELECT k.unit FROM links k LEFT JOIN linked i
+        ON i.bucket = k.bucket AND i.namespace = k.namespace AND i.value = k.value
+    WHERE i.bucket IS NULL
+), created AS (
+    INSERT INTO profiles (bucket, id, version, document)
+    SELECT bucket, id, 1, document FROM rows
+    WHERE expected = 0 AND unit NOT IN (SELECT unit FROM refused)
+    ORDER BY bucket, id
+    ON CONFLICT (bucket, id) DO NOTHING
+    RETURNING bucket, id
+), updated AS (
+    UPDATE profiles p SET version = r.expected + 1, document = r.document
+    FROM rows r
+    WHERE p.bucket = r.bucket AND p.id = r.id AND r.expected > 0
+        AND r.unit NOT IN (SELECT unit FROM refused)
+    RETURNING p.bucket, p.id
+), written AS MATERIALIZED (
+    SELECT r.unit, count(w.id) AS done, count(*) AS wanted
+    FROM rows r LEFT JOIN (SELECT * FROM created UNION ALL SELECT * FROM updated) w
+        ON w.bucket = r.bucket AND w.id = r.id
+    GROUP BY r.unit
+), whole AS MATERIALIZED (
+    SELECT unit FROM written WHERE done = wanted
+), remembered AS (
+    INSERT INTO seen (bucket, profile_id, sender, message_id, seq, seen_at)
+    SELECT bucket, profile_id, sender, message_id, seq, received_at FROM incoming
+    WHERE unit IN (SELECT unit FROM whole)
+    ORDER BY bucket, profile_id, sender, message_id
+), logged AS (
+    INSERT INTO events (bucket, profile_id, seq, received_at, occurred_at, sender, message_id, kind,
+                        name, body, facts)
+    SELECT bucket, profile_id, seq, received_at, occurred_at, sender, message_id, kind, name,
+           body::json, facts::json
+    FROM incoming WHERE unit IN (SELECT unit FROM whole)
+), decided AS (
+    INSERT INTO decisions (bucket, id, decided_at, profile_id, seq, outcome, rule, offer, reason, document)
+    SELECT bucket, id, decided_at, profile_id, seq, outcome, rule, offer, reason, document::json
+    FROM unnest($24::int[], $25::smallint[], $26::uuid[], $27::timestamptz[], $28::uuid[], $29::bigint[],
+                $30::text[], $31::text[], $32::text[], $33::text[], $34::text[])
+        AS d(unit, bucket, id, decided_at, profile_id, seq, outcome, rule, offer, reason, document)
+    WHERE unit IN (SELECT unit FROM whole)
+), queued AS (
+    INSERT INTO outbox (bucket, id, profile_id, provider, purpose, payload, expires_at, lease, leased_until)
+    SELECT bucket, id, profile_id, provider, purpose, payload::json, expires_at, lease,
+           CASE WHEN lease IS NOT NULL THEN now() + interval '30 seconds' END
+    FROM unnest($35::int[], $36::smallint[], $37::uuid[], $38::uuid[], $39::text[], $40::text[],
+                $41::text[], $42::timestamptz[], $43::uuid[])
+        AS o(unit, bucket, id, profile_id, provider, purpose, payload, expires_at, lease)
+    WHERE unit IN (SELECT unit FROM whole)
+), rung AS (
+    DELETE FROM timers t USING unnest($44::int[], $45::smallint[], $46::uuid[], $47::text[])
+        AS d(unit, bucket, profile_id, id)
+    WHERE t.bucket = d.bucket AND t.profile_id = d.profile_id AND t.id = d.id
+        AND d.unit IN (SELECT unit FROM whole)
+)
+SELECT w.unit, h.profile_id, h.sender, h.message_id, h.seq,
+       CASE WHEN w.done > 0 THEN lost_unit() END AS lost
+FROM written w LEFT JOIN hits h ON h.unit = w.unit
+WHERE w.done < w.wanted;
+
+-- name: owners
+SELECT i.namespace, i.value, i.profile_id
+FROM unnest($1::smallint[], $2::text[], $3::text[]) AS k(bucket, namespace, value)
+JOIN identities i ON i.bucket = k.bucket AND i.namespace = k.namespace AND i.value = k.value;
+
+-- name: documents
+SELECT p.version, p.document
+FROM unnest($1::smallint[], $2::uuid[]) AS k(bucket, id)
+JOIN profiles p ON p.bucket = k.bucket AND p.id = k.id;
+
+-- name: documents_locked
+SELECT p.version, p.document
+FROM unnest($1::smallint[], $2::uuid[]) AS k(bucket, id)
+JOIN profiles p ON p.bucket = k.bucket AND p.id = k.id
+ORDER BY p.bucket, p.id
+FOR UPDATE OF p;
+
+-- name: decisions_of_events
+SELECT d.profile_id, d.seq, d.document
+FROM unnest($1::smallint[], $2::uuid[], $3::bigint[]) AS k(bucket, profile_id, seq)
+JOIN decisions d ON d.bucket = k.bucket AND d.profile_id = k.profile_id AND d.seq = k.seq
+ORDER BY d.id;
+
+-- name: claim_timers
+UPDATE timers t SET leased_until = now() + $3::interval
+FROM (
+    SELECT bucket, profile_id, id FROM timers
+    WHERE due_at <= $1 AND (leased_until IS NULL OR leased_until < now())
+    ORDER BY due_at LIMIT $2
+    FOR UPDATE SKIP LOCKED
+) d
+WHERE t.bucket = d.bucket AND t.profile_id = d.profile_id AND t.id = d.id
+RETURNING t.bucket, t.profile_id, t.id, t.due_at, t.event;
+
+-- name: delete_timer
+DELETE FROM timers WHERE bucket = $1 AND profile_id = $2 AND id = $3;
+
+-- name: secret
+INSERT INTO constants (name, value) VALUES ('identity_secret', $1) ON CONFLICT DO NOTHING;
+
+-- name: read_secret
+SELECT value FROM constants WHERE name = 'identity_secret';
+
+-- name: keep_revision
+INSERT INTO revisions (id, files) VALUES ($1, $2::text::json) ON CONFLICT DO NOTHING;
+
+-- name: keep_rejected
+-- Bounded per key and day: the counter is raised first, and only what it allows is kept.
+WITH counted AS (
+    INSERT INTO rejected_counts AS c (key_digest, day, count)
+    VALUES ($1, $2::date, cardinality($4::text[]))
+    ON CONFLICT (key_digest, day) DO UPDATE SET count = c.count + cardinality($4::text[])
+    RETURNING count
+)
+INSERT INTO rejected (key_digest, received_at, code, message, message_id, item)
+SELECT $1, $3, r.code, r.message, r.message_id, r.item
+FROM unnest($4::text[], $5::text[], $6::text[], $7::bytea[]) WITH ORDINALITY
+    AS r(code, message, message_id, item, n), counted
+WHERE counted.count - cardinality($4::text[]) + r.n <= $8;
+
+-- name: recent_rejected
+SELECT id, received_at, code, message, message_id, item FROM rejected
+WHERE $1::bigint IS NULL OR id < $1 ORDER BY id DESC LIMIT $2;
+
+-- name: events_of
+SELECT seq, received_at, occurred_at, message_id, kind, name, body, facts FROM events
+WHERE bucket = $1 AND profile_id = $2 AND ($3::bigint IS NULL OR seq < $3)
+ORDER BY seq DESC LIMIT $4;
+
+-- name: decisions_of
+SELECT seq, document FROM decisions
+WHERE bucket = $1 AND profile_id = $2 AND ($3::bigint IS NULL OR seq < $3)
+ORDER BY seq DESC, id DESC LIMIT $4;
+
+-- name: decision
+SELECT d.document, d.seq, e.facts, e.body, o.state, o.attempts, o.result
+FROM decisions d
+LEFT JOIN events e ON e.bucket = d.bucket AND e.profile_id = d.profile_id AND e.seq = d.seq
+LEFT JOIN outbox o ON o.bucket = d.bucket AND o.id = d.id
+WHERE d.bucket = $1 AND d.id = $2;
+
+-- name: expired_rejected
+DELETE FROM rejected WHERE received_at < $1;
+
+-- name: expired_rejected_counts
+DELETE FROM rejected_counts WHERE day < $1::date;
+
+-- name: expired_seen
+DELETE FROM seen WHERE seen_at < $1;
+
+-- name: expired_outbox
+DELETE FROM outbox WHERE state IN ('sent', 'dropped') AND settled_at < $1;

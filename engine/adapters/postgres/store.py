@@ -1,0 +1,260 @@
+"""The tick's two meetings with PostgreSQL: load, and commit in one statement.
+
+SQL stands in queries.sql, by name. Everything here is columns in, values out; what a commit means
+is decided by the caller.
+
+    StoreError
+    ├── Unavailable        the database is away; whether the statement took is not known
+    └── Conflict           a deadlock or serialization failure: nothing took, decide again
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from datetime import datetime, timedelta
+from importlib import resources
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from engine.domain.people.profiles import (
+    IdentityKey,
+    Profile,
+    bucket_of,
+    decode_profile,
+    identity_bucket,
+)
+
+COMMAND_TIMEOUT_SECONDS = 15.0
+
+
+class StoreError(Exception):
+    """The root of what the database does to us."""
+
+
+class Unavailable(StoreError):
+    """The database is away or too slow; whether the statement took is not known."""
+
+
+class Conflict(StoreError):
+    """A deadlock or serialization failure: nothing took."""
+
+
+def named_queries(text: str) -> dict[str, str]:
+    """The statements of a file in which `-- name: NAME` starts each."""
+    parts = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)
+    return {name: sql.strip() for name, sql in zip(parts[1::2], parts[2::2], strict=True)}
+
+
+QUERIES = named_queries(resources.files(__package__).joinpath("queries.sql").read_text("utf-8"))
+
+
+class Commit(msgspec.Struct, kw_only=True):
+    """The rows of one tick; each tuple in the order of the statement's columns. `unit` leads each:
+    rows of one unit are written together or not at all."""
+
+    profiles: list[tuple[int, int, str, int, bytes]] = msgspec.field(default_factory=list)
+    events: list[tuple[Any, ...]] = msgspec.field(default_factory=list)
+    links: list[tuple[int, int, str, str, str, str | None]] = msgspec.field(default_factory=list)
+    decisions: list[tuple[Any, ...]] = msgspec.field(default_factory=list)
+    sends: list[tuple[Any, ...]] = msgspec.field(default_factory=list)
+    timers_done: list[tuple[int, int, str, str]] = msgspec.field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"Commit({len(self.profiles)} profiles, {len(self.events)} events)"
+
+
+class Hit(msgspec.Struct, frozen=True):
+    """A message that the profile has already: its number in the profile's log."""
+
+    unit: int
+    profile_id: str
+    sender: str
+    message_id: str
+    seq: int
+
+
+class Lost(msgspec.Struct, frozen=True):
+    """What a commit did not write: units with messages seen before, and units that lost."""
+
+    units: frozenset[int]
+    hits: tuple[Hit, ...]
+
+
+class DueTimer(msgspec.Struct, frozen=True):
+    bucket: int
+    profile_id: str
+    id: str
+    due_at: datetime
+    event: bytes
+
+    def __repr__(self) -> str:
+        return f"DueTimer({self.id!r})"
+
+
+_WIDTHS = (5, 12, 6, 11, 9, 4)
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> Iterable[Sequence[Any]]:
+    return zip(*rows, strict=True) if rows else ((),) * width
+
+
+class Session:
+    """One connection's view of the store. `locked` loads profiles FOR UPDATE: only inside
+    `Store.exclusive`."""
+
+    def __init__(self, connection: asyncpg.Connection, *, locked: bool = False) -> None:
+        self._connection = connection
+        self._documents = QUERIES["documents_locked" if locked else "documents"]
+
+    async def owners(self, keys: Sequence[IdentityKey]) -> dict[IdentityKey, str]:
+        """Which profile the index names for each key; keys that it does not know are left out."""
+        rows = await self._fetch(
+            QUERIES["owners"],
+            [identity_bucket(key) for key in keys],
+            [key[0] for key in keys],
+            [key[1] for key in keys],
+        )
+        return {(row[0], row[1]): str(row[2]) for row in rows}
+
+    async def profiles(self, ids: Sequence[str]) -> list[tuple[Profile, bytes]]:
+        """The stored profiles among `ids`, each with its encoded document."""
+        ordered = sorted(ids)
+        rows = await self._fetch(self._documents, [bucket_of(i) for i in ordered], ordered)
+        return [(msgspec.structs.replace(decode_profile(row[1]), version=row[0]), row[1]) for row in rows]
+
+    async def commit(self, commit: Commit) -> Lost:
+        """Writes the tick.
+
+        Raises:
+            Conflict: nothing was written; decide everything again.
+            Unavailable: the connection was lost; what was written is not known.
+        """
+        parts = (
+            commit.profiles,
+            commit.events,
+            commit.links,
+            commit.decisions,
+            commit.sends,
+            commit.timers_done,
+        )
+        arguments = [
+            column for rows, width in zip(parts, _WIDTHS, strict=True) for column in _columns(rows, width)
+        ]
+        rows = await self._fetch(QUERIES["commit"], *arguments)
+        return Lost(
+            frozenset(row[0] for row in rows),
+            tuple(Hit(row[0], str(row[1]), row[2], row[3], row[4]) for row in rows if row[1] is not None),
+        )
+
+    async def decisions_of_events(
+        self, events: Sequence[tuple[str, int]]
+    ) -> dict[tuple[str, int], list[bytes]]:
+        """The stored decisions (JSON) of events named by profile and number."""
+        rows = await self._fetch(
+            QUERIES["decisions_of_events"],
+            [bucket_of(profile) for profile, _ in events],
+            [profile for profile, _ in events],
+            [seq for _, seq in events],
+        )
+        found: dict[tuple[str, int], list[bytes]] = {}
+        for row in rows:
+            found.setdefault((str(row[0]), row[1]), []).append(row[2].encode())
+        return found
+
+    async def _fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
+        with _faults():
+            return await self._connection.fetch(sql, *arguments)  # type: ignore[no-any-return]
+
+
+class _faults:  # noqa: N801 - reads as a statement
+    """Turns the driver's exceptions into ours."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, _: Any) -> None:
+        if isinstance(fault, asyncpg.DeadlockDetectedError | asyncpg.SerializationError):
+            raise Conflict(type(fault).__name__) from fault
+        if isinstance(
+            fault,
+            asyncpg.PostgresConnectionError
+            | asyncpg.OperatorInterventionError
+            | asyncpg.InsufficientResourcesError
+            | asyncpg.CannotConnectNowError
+            | asyncpg.InterfaceError
+            | asyncpg.InternalClientError  # a connection cut in the middle of the protocol
+            | OSError
+            | TimeoutError,
+        ):
+            raise Unavailable(type(fault).__name__) from fault
+
+
+class Store:
+    """A pool of connections. Stale ones are thrown away by the pool when they fail."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    @property
+    def pool(self) -> asyncpg.Pool:
+        return self._pool
+
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        with _faults():
+            async with self._pool.acquire(timeout=COMMAND_TIMEOUT_SECONDS) as connection:
+                yield Session(connection)
+
+    @asynccontextmanager
+    async def exclusive(self) -> AsyncIterator[Session]:
+        """A transaction in which loaded profiles stay locked: for a profile that lost twice."""
+        with _faults():
+            async with (
+                self._pool.acquire(timeout=COMMAND_TIMEOUT_SECONDS) as connection,
+                connection.transaction(),
+            ):
+                yield Session(connection, locked=True)
+
+    async def fetch(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
+        """The rows of a named statement."""
+        with _faults():
+            return await self._pool.fetch(QUERIES[name], *arguments)  # type: ignore[no-any-return]
+
+    async def secret(self, proposed: bytes) -> bytes:
+        """The key that profile ids derive from: the first engine's proposal stands for all."""
+        await self.fetch("secret", proposed)
+        (row,) = await self.fetch("read_secret")
+        return bytes(row[0])
+
+    async def claim_timers(self, now: datetime, limit: int, lease: timedelta) -> list[DueTimer]:
+        """Due timers, leased to this engine. A timer comes again if its event is not committed."""
+        rows = await self.fetch("claim_timers", now, limit, lease)
+        return [DueTimer(r[0], str(r[1]), r[2], r[3], r[4].encode()) for r in rows]
+
+
+async def connect(dsn: str, *, size: int = 8) -> Store:
+    """Opens the pool.
+
+    Raises:
+        Unavailable: no PostgreSQL answers at `dsn`.
+    """
+    with _faults():
+        pool = await asyncpg.create_pool(
+            dsn,
+            min_size=1,
+            max_size=size,
+            command_timeout=COMMAND_TIMEOUT_SECONDS,
+            timeout=COMMAND_TIMEOUT_SECONDS,
+            server_settings={
+                "application_name": "viewfinder",
+                "jit": "off",
+                # The commit is planned once: planning it costs more than running it.
+                "plan_cache_mode": "force_generic_plan",
+                "timezone": "UTC",
+            },
+        )
+    return Store(pool)

@@ -1,0 +1,93 @@
+"""Profiles in memory, bounded in bytes: encoded documents, with a small layer of decoded ones.
+
+100,000 decoded profiles would cost 3.6 KB each and half a second of garbage collection, so most
+are kept as the bytes they are stored as. Links from identities live and die with their profile.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from engine.domain.people.profiles import IdentityKey, Profile, decode_profile
+
+_OVERHEAD_BYTES = 400
+_LINK_BYTES = 250
+_DECODED = 4096
+
+
+class _Entry(msgspec.Struct):
+    document: bytes
+    version: int
+    keys: tuple[IdentityKey, ...]
+    size: int
+
+
+class ProfileCache:
+    """Least recently used out first. What it holds is a hint: commits check versions."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._entries: dict[str, _Entry] = {}
+        self._links: dict[IdentityKey, str] = {}
+        self._decoded: dict[str, Profile] = {}
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def held_bytes(self) -> int:
+        """What the cache holds, estimated."""
+        return self._bytes
+
+    def owner(self, key: IdentityKey) -> str | None:
+        """The profile that lists `key`, if it is in here."""
+        return self._links.get(key)
+
+    def get(self, profile_id: str) -> Profile | None:
+        profile = self._decoded.get(profile_id)
+        if profile is not None:
+            return profile
+        entry = self._entries.pop(profile_id, None)
+        if entry is None:
+            return None
+        self._entries[profile_id] = entry
+        profile = msgspec.structs.replace(decode_profile(entry.document), version=entry.version)
+        self._remember_decoded(profile)
+        return profile
+
+    def put(self, profile: Profile, document: bytes) -> None:
+        """Keeps a profile as it was committed or loaded."""
+        keys = profile.keys
+        entry = self._entries.pop(profile.id, None)
+        if entry is not None:
+            self._bytes -= entry.size
+            if entry.keys != keys:
+                self._unlink(profile.id, entry.keys)
+        if entry is None or entry.keys != keys:
+            for key in keys:
+                self._links[key] = profile.id
+        size = len(document) + _OVERHEAD_BYTES + _LINK_BYTES * len(keys)
+        self._entries[profile.id] = _Entry(document, profile.version, keys, size)
+        self._bytes += size
+        self._remember_decoded(profile)
+        while self._bytes > self._max_bytes and self._entries:
+            self.evict(next(iter(self._entries)))
+
+    def evict(self, profile_id: str) -> None:
+        self._decoded.pop(profile_id, None)
+        entry = self._entries.pop(profile_id, None)
+        if entry is not None:
+            self._bytes -= entry.size
+            self._unlink(profile_id, entry.keys)
+
+    def _unlink(self, profile_id: str, keys: tuple[IdentityKey, ...]) -> None:
+        for key in keys:
+            if self._links.get(key) == profile_id:
+                del self._links[key]
+
+    def _remember_decoded(self, profile: Profile) -> None:
+        self._decoded.pop(profile.id, None)
+        self._decoded[profile.id] = profile
+        if len(self._decoded) > _DECODED:
+            del self._decoded[next(iter(self._decoded))]

@@ -1,0 +1,204 @@
+"""`viewfinder demo`: the whole way, once: a real phone's track in, decisions, pushes out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import asyncpg
+import httpx
+from cyclopts import Parameter
+
+from engine.adapters.postgres.embedded import EmbeddedError, start
+from engine.app.cli.check import print_problems
+from engine.app.cli.environment import errors, fail, read_settings
+from engine.app.demo.fcm_stand_in import StandIn, stand_in
+from engine.app.demo.report import Report
+from engine.app.demo.ride import Call, calls
+from engine.app.rulesets import check as check_folders
+from engine.app.settings import Settings
+from engine.formats.gpx import TrackFix, read_gpx
+from engine.formats.problems import render_all
+from engine.formats.scenario import Expected, Scenario, read_scenarios
+
+SCENARIO = "tests/bus-304.yaml"
+DATABASE = "viewfinder_demo"
+WRITE_KEY, SERVER_KEY, ADMIN_TOKEN = "demo-app", "demo-server", "demo-admin"
+DEVICE_TOKEN = "demo-device-token"
+READY_SECONDS = 30.0
+PUSH_SECONDS = 10.0
+
+
+def demo(
+    *,
+    once: Annotated[bool, Parameter(help="End after the track.")] = False,
+    json: Annotated[bool, Parameter(help="Print JSON lines, a summary object last.")] = False,
+) -> int:
+    """Replay a real bus ride through the engine, on a fresh embedded database."""
+    settings = read_settings()
+    checked = check_folders(Path(settings.rules), Path(settings.models))
+    if checked.ruling is None:
+        print_problems(checked, errors)
+        return 1
+    scenario, fixes = _story(Path(settings.rules))
+    try:
+        server = start(Path(settings.data))
+    except EmbeddedError as fault:
+        fail(str(fault), 1)
+    try:
+        return asyncio.run(_play(settings, server.dsn, scenario, fixes, once=once, as_json=json))
+    finally:
+        server.stop()
+
+
+def _story(rules: Path) -> tuple[Scenario, tuple[TrackFix, ...]]:
+    file = rules / SCENARIO
+    if not file.is_file():
+        fail(f"{file} is missing: the demo plays that scenario; run it where the sample workspace is", 1)
+    data = file.read_bytes()
+    scenarios, problems = read_scenarios(SCENARIO, data)
+    if problems:
+        fail(render_all(problems, {SCENARIO: data}), 1)
+    scenario = scenarios[0]
+    track_file = file.parent / scenario.track
+    track = read_gpx(track_file.read_bytes(), scenario.track)
+    if not track.fixes:
+        fail(f"{track_file} has no fixes", 1)
+    return scenario, track.fixes
+
+
+async def _fresh_database(dsn: str) -> str:
+    """The demo's own database, empty: each ride decides as the first one did."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
+        await connection.execute(f"CREATE DATABASE {DATABASE}")
+    finally:
+        await connection.close()
+    head, _, query = dsn.partition("?")
+    return f"{head.rsplit('/', 1)[0]}/{DATABASE}" + (f"?{query}" if query else "")
+
+
+async def _play(
+    settings: Settings,
+    dsn: str,
+    scenario: Scenario,
+    fixes: tuple[TrackFix, ...],
+    *,
+    once: bool,
+    as_json: bool,
+) -> int:
+    with tempfile.TemporaryDirectory(prefix="viewfinder-demo-") as folder:
+        async with stand_in() as fcm:
+            database = await _fresh_database(dsn)
+            process, url = await _serve(settings, database, fcm, Path(folder))
+            try:
+                requests = list(calls(scenario, fixes, DEVICE_TOKEN))
+                report = Report(as_json=as_json, total=len(requests))
+                started = time.perf_counter()
+                with report.progress:
+                    problems = await _ride(url, requests, report, scenario)
+                    await _until_delivered(fcm, report)
+                report.summary.seconds = round(time.perf_counter() - started, 3)
+                if report.summary.pushes_delivered != report.summary.offered:
+                    problems.append(
+                        f"{report.summary.offered} offers, {report.summary.pushes_delivered} pushes"
+                    )
+                report.finish(problems, None if once else url)
+                if not once:
+                    await _until_stopped(process)
+                return 1 if problems else 0
+            finally:
+                if process.returncode is None:
+                    process.terminate()
+                    await process.wait()
+
+
+async def _serve(
+    settings: Settings, dsn: str, fcm: StandIn, folder: Path
+) -> tuple[asyncio.subprocess.Process, str]:
+    """An engine of its own process, as `serve` runs it, on the replay clock and a free port."""
+    credentials = folder / "service-account.json"
+    fcm.credentials(credentials)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("VIEWFINDER_")}
+    environment |= {
+        "VIEWFINDER_DATABASE_URL": dsn,
+        "VIEWFINDER_DATA": str(settings.data),
+        "VIEWFINDER_RULES": str(settings.rules),
+        "VIEWFINDER_MODELS": str(settings.models),
+        "VIEWFINDER_PORT": "0",
+        "VIEWFINDER_CLOCK": "replay",
+        "VIEWFINDER_WRITE_KEYS": WRITE_KEY,
+        "VIEWFINDER_SERVER_KEYS": SERVER_KEY,
+        "VIEWFINDER_ADMIN_TOKEN": ADMIN_TOKEN,
+        "VIEWFINDER_FCM_URL": fcm.url,
+        "VIEWFINDER_FCM_CREDENTIALS_FILE": str(credentials),
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "engine", "serve", env=environment, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(READY_SECONDS):
+            async for line in process.stdout:
+                if line.startswith(b"ready "):
+                    return process, line.split()[1].decode()
+    except TimeoutError:
+        process.kill()
+    fail("the engine did not start; what it said stands above", 1)
+    raise AssertionError
+
+
+async def _ride(url: str, requests: list[Call], report: Report, scenario: Scenario) -> list[str]:
+    """Sends everything, one request after the other as one phone does; answers what was not as
+    the scenario expects."""
+    expected = list(scenario.expect)
+    problems: list[str] = []
+    # The server key shows every decision and why not; an app would only see its own offers.
+    async with httpx.AsyncClient(base_url=url, auth=(SERVER_KEY, ""), timeout=30.0) as client:
+        for call in requests:
+            response = await client.post(call.path, json=call.body)
+            response.raise_for_status()
+            answer = response.json()
+            problems += [f"refused: {r['code']}: {r['message']}" for r in answer["rejected"]]
+            report.sent()
+            for decision in answer["decisions"]:
+                report.decision(call.sent_at, decision)
+                if scenario.strict or decision["outcome"] != "suppressed":
+                    problems += _compare(decision, expected)
+    problems += [f"expected but not decided: {_told(one)}" for one in expected]
+    return problems
+
+
+def _compare(decision: dict[str, Any], expected: list[Expected]) -> list[str]:
+    if expected and expected[0].agrees(decision):
+        del expected[0]
+        return []
+    named = {name: decision[name] for name in Expected.__struct_fields__}
+    return [f"decided but not expected: {_told(Expected(**named))}"]
+
+
+def _told(expected: Expected) -> str:
+    parts = (expected.outcome, expected.rule, expected.offer, expected.reason, expected.geofence)
+    return " ".join(part for part in parts if part)
+
+
+async def _until_delivered(fcm: StandIn, report: Report) -> None:
+    """Pushes leave after the answer: gives the last ones a moment."""
+    deadline = time.perf_counter() + PUSH_SECONDS
+    while len(fcm.messages) < report.summary.offered and time.perf_counter() < deadline:
+        await asyncio.sleep(0.02)
+    report.summary.pushes_delivered = len(fcm.messages)
+
+
+async def _until_stopped(process: asyncio.subprocess.Process) -> None:
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(signum, process.terminate)
+    await process.wait()

@@ -1,0 +1,32 @@
+"""`viewfinder migrate`: brings the database's schema up to date."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+
+import msgspec
+
+from engine.adapters.postgres.migrations import MigrationError
+from engine.adapters.postgres.migrations import migrate as apply
+from engine.app.cli.environment import database, fail, read_settings
+
+
+def migrate(*, json: bool = False) -> int:
+    """Apply what the database's schema lacks. `serve` does the same when it starts.
+
+    Parameters
+    ----------
+    json
+        Print one JSON object.
+    """
+    with database(read_settings()) as dsn:
+        try:
+            applied = asyncio.run(apply(dsn))
+        except MigrationError as fault:
+            fail(str(fault), 1)
+    if json:
+        sys.stdout.write(msgspec.json.encode({"applied": applied}).decode() + "\n")
+    else:
+        sys.stdout.write("".join(f"applied {v}\n" for v in applied) or "the schema is up to date\n")
+    return 0

@@ -1,0 +1,138 @@
+"""`viewfinder serve`: the engine, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import structlog
+from cyclopts import Parameter
+
+from engine.adapters.fcm import CredentialsError
+from engine.adapters.postgres.migrations import MigrationError, migrate
+from engine.adapters.postgres.store import StoreError
+from engine.app import server
+from engine.app.cli.check import print_problems
+from engine.app.cli.environment import database, errors, fail, read_settings
+from engine.app.engine import Engine
+from engine.app.rulesets import Checked
+from engine.app.rulesets import check as check_folders
+from engine.app.settings import Settings, load_or_create_keys
+
+log = structlog.get_logger()
+
+
+def serve(*, worker: Annotated[str | None, Parameter(show=False)] = None) -> int:
+    """Run the engine. Prints `ready http://HOST:PORT` once it takes events."""
+    _configure_logs()
+    settings = read_settings()
+    checked = check_folders(Path(settings.rules), Path(settings.models))
+    if checked.ruling is None:
+        print_problems(checked, errors)
+        return 1
+    settings, made = load_or_create_keys(settings)
+    if worker is not None:
+        descriptor, _, dsn = worker.partition(":")
+        server.die_with_parent()
+        listener = socket.socket(fileno=int(descriptor))
+        return _run(settings, dsn, checked, listener, announce=False)
+    if made:
+        _show_keys(settings)
+    try:
+        listener = server.listen(settings.host, settings.port)
+    except OSError as fault:
+        fail(f"cannot listen on {settings.host}:{settings.port}: {fault.strerror}", 2)
+        raise
+    with database(settings) as dsn:
+        try:
+            asyncio.run(migrate(dsn))
+        except (MigrationError, StoreError, OSError) as fault:
+            fail(f"the database: {fault}", 1)
+        if settings.workers == 1:
+            return _run(settings, dsn, checked, listener, announce=True)
+        return _supervise(settings, dsn, listener)
+
+
+def _run(settings: Settings, dsn: str, checked: Checked, listener: socket.socket, *, announce: bool) -> int:
+    def ready() -> None:
+        if announce:
+            _announce(settings, listener)
+
+    try:
+        engine = Engine(settings, dsn, checked)
+        return 0 if server.run(engine, listener, ready) else 1
+    except CredentialsError as fault:
+        fail(str(fault), 1)
+        raise
+
+
+def _supervise(settings: Settings, dsn: str, listener: socket.socket) -> int:
+    """One process a worker on the same socket; one that dies is started again."""
+    stopping = False
+
+    def start() -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-m", "engine", "serve", "--worker", f"{listener.fileno()}:{dsn}"]
+        return subprocess.Popen(command, pass_fds=[listener.fileno()])
+
+    workers = [start() for _ in range(settings.workers)]
+
+    def stop(signum: int, _: FrameType | None) -> None:
+        nonlocal stopping
+        stopping = True
+        for one in workers:
+            with contextlib.suppress(ProcessLookupError):
+                one.send_signal(signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+    listener.listen(2048)
+    _announce(settings, listener)
+    while True:
+        process, status = os.wait()
+        for number, one in enumerate(workers):
+            if one.pid != process:
+                continue
+            one.returncode = os.waitstatus_to_exitcode(status)
+            if not stopping:
+                log.error("worker_died", exit_code=one.returncode)
+                workers[number] = start()
+        if stopping and all(one.returncode is not None for one in workers):
+            return 0
+
+
+def _announce(settings: Settings, listener: socket.socket) -> None:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    scheme = "https" if settings.tls_cert else "http"
+    sys.stdout.write(f"ready {scheme}://{host}:{listener.getsockname()[1]}\n")
+    sys.stdout.flush()
+
+
+def _show_keys(settings: Settings) -> None:
+    sys.stdout.write(
+        "Keys were made and are kept in the data folder; they are shown this once:\n"
+        f"  write key    {settings.write_keys[0]}\n"
+        f"  server key   {settings.server_keys[0]}\n"
+        f"  admin token  {settings.admin_token}\n"
+    )
+    sys.stdout.flush()
+
+
+def _configure_logs() -> None:
+    """One JSON object a line on standard error."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

@@ -1,0 +1,169 @@
+"""The running engine: its parts, wired once, in the order in which they start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import secrets
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from engine.adapters.fcm import Fcm, read_credentials
+from engine.adapters.postgres.outbox import Outbox, Send
+from engine.adapters.postgres.store import Store, StoreError, connect
+from engine.app import jobs
+from engine.app.cache import ProfileCache
+from engine.app.clock import Clock, ReplayClock, system_clock
+from engine.app.ingest import Ingest, Keys
+from engine.app.rulesets import Checked
+from engine.app.sender import Sender
+from engine.app.settings import Settings
+from engine.app.tick import Lane, Ruling
+from engine.app.timers import Timers
+from engine.domain.people.consent import permits
+
+log = structlog.get_logger()
+
+
+class SentAt(msgspec.Struct, frozen=True):
+    """As much of a body as the replay clock needs."""
+
+    sentAt: datetime | None = None  # noqa: N815 - the wire's name
+
+
+_sent_at = msgspec.json.Decoder(SentAt)
+
+
+class Engine:
+    """Everything between the sockets and the database. `start` it, `stop` it."""
+
+    def __init__(self, settings: Settings, dsn: str, checked: Checked) -> None:
+        assert checked.ruling is not None
+        self.settings = settings
+        self.ruling: Ruling = checked.ruling
+        self.rules_loaded_at = datetime.now(UTC)
+        self.keys = Keys(frozenset(settings.write_keys), frozenset(settings.server_keys))
+        self.admin_token = settings.admin_token
+        self.draining = False
+        self.store: Store
+        self.lane: Lane
+        self.ingest: Ingest
+        self._dsn = dsn
+        self._checked = checked
+        self._replay = ReplayClock() if settings.clock == "replay" else None
+        self.clock: Clock = self._replay or system_clock
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        settings = self.settings
+        self.store = await connect(self._dsn)
+        secret = await self.store.secret(secrets.token_bytes(32))
+        await self._keep_revision()
+        self.timers: Timers
+        providers = {}
+        if settings.fcm_credentials_file is not None:
+            credentials = read_credentials(Path(settings.fcm_credentials_file))
+            providers["fcm"] = Fcm(credentials, url=settings.fcm_url)
+        else:
+            log.warning("no_push_provider", consequence="pushes wait in the outbox until they expire")
+        self.sender = Sender(
+            outbox=Outbox(self.store.pool),
+            providers=providers,
+            permits=self._permits,
+            now=self.clock,
+            on_settled=lambda: self.timers.wake(),
+        )
+        self.lane = Lane(
+            store=self.store,
+            cache=ProfileCache(settings.cache_mb * 1024 * 1024),
+            ruling=lambda: self.ruling,
+            clock=self.clock,
+            secret=secret,
+            providers=frozenset(providers),
+            take_sends=self.sender.take,
+        )
+        self.timers = Timers(self.store, self.lane, self.clock)
+        self.ingest = Ingest(
+            lane=self.lane,
+            ruling=lambda: self.ruling,
+            clock=self.clock,
+            keys=self.keys,
+            store=self.store,
+            before=self._follow if self._replay is not None else None,
+        )
+        await self.sender.start()
+        self._lane_task = asyncio.create_task(self.lane.run(), name="lane")
+        self._timers_task = asyncio.create_task(self.timers.run(), name="timers")
+        self._scheduler = None
+        if self._replay is None:  # a replay's time is no measure of what is past its retention
+            self._scheduler = jobs.schedule(self.store, self.ruling.rules.workspace.retention)
+        gc.collect()
+        gc.freeze()
+
+    async def stop(self) -> None:
+        """Takes nothing new, finishes what is under way, hands back what it leased."""
+        self.draining = True
+        if self._scheduler is not None:
+            self._scheduler.shutdown(wait=False)
+        self._timers_task.cancel()
+        await asyncio.gather(self._timers_task, return_exceptions=True)
+        self.lane.close()
+        await self._lane_task
+        await self.sender.stop()
+        await self.store.pool.close()
+
+    async def not_ready(self) -> str | None:
+        """Why no events can be taken now; None where they can."""
+        if self.draining:
+            return "stopping"
+        try:
+            async with asyncio.timeout(2.0), self.store.session() as session:
+                await session.owners([])
+        except (StoreError, TimeoutError):
+            return "the database is away"
+        return None
+
+    async def _keep_revision(self) -> None:
+        """Stores the files of the revision, so that what it decides can be replayed."""
+        files = {
+            name: content.decode("utf-8", "replace")
+            for name, content in self._checked.sources.items()
+            if not name.endswith(".onnx") and b"\0" not in content
+        }
+        await self.store.fetch(
+            "keep_revision", self.ruling.rules.revision, msgspec.json.encode(files).decode()
+        )
+
+    async def _permits(self, sends: Sequence[Send]) -> dict[str, str | None]:
+        """Asked right before sending: consent may be gone since the decision, or the device may
+        belong to somebody else by now. Reads the database, because another engine may know."""
+        async with self.store.session() as session:
+            found = await session.profiles(sorted({send.profile_id for send in sends}))
+        people = {profile.id: profile for profile, _ in found}
+        purposes = self.ruling.rules.workspace.purposes
+        reasons: dict[str, str | None] = {}
+        for send in sends:
+            person = people.get(send.profile_id)
+            purpose = purposes.get(send.purpose)
+            address = person.devices.get(send.payload.device_id) if person is not None else None
+            if person is None or purpose is None or not permits(person.consent, purpose):
+                reasons[send.id] = "no_consent"
+            elif address is None or not address.reachable or address.token != send.payload.token:
+                reasons[send.id] = "no_device"
+            else:
+                reasons[send.id] = None
+        return reasons
+
+    async def _follow(self, body: bytes) -> None:
+        """Moves the replay clock to the body's `sentAt`, and fires what became due on the way."""
+        assert self._replay is not None
+        try:
+            sent_at = _sent_at.decode(body).sentAt
+        except msgspec.DecodeError:
+            return
+        if sent_at is not None and self._replay.advance(sent_at.astimezone(UTC)):
+            await self.timers.fire_due()

@@ -1,0 +1,54 @@
+"""What has to be done now and then: partitions made ahead, and what is past its time let go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+import structlog
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+
+from engine.adapters.postgres.partitions import drop_old_partitions, make_partitions
+from engine.adapters.postgres.store import Store, StoreError
+
+SEEN_KEPT = timedelta(days=40)
+"""Longer than the 30 days for which a repeated message must be recognised."""
+REJECTED_KEPT = timedelta(days=14)
+SETTLED_KEPT = timedelta(days=7)
+
+log = structlog.get_logger()
+
+
+async def keep_house(store: Store, retention: Mapping[str, timedelta]) -> None:
+    """Makes the coming months' partitions and drops what is older than the workspace keeps. Safe
+    to run on every engine at once."""
+    now = datetime.now(UTC)
+    try:
+        async with store.pool.acquire() as connection:
+            await make_partitions(connection, now)
+            await drop_old_partitions(connection, "events", now - retention["events"])
+            await drop_old_partitions(connection, "decisions", now - retention["offered"])
+        await store.fetch("expired_seen", now - SEEN_KEPT)
+        await store.fetch("expired_rejected", now - REJECTED_KEPT)
+        await store.fetch("expired_rejected_counts", (now - REJECTED_KEPT).date())
+        await store.fetch("expired_outbox", now - SETTLED_KEPT)
+    except (StoreError, asyncpg.PostgresError, OSError) as fault:
+        log.warning("housekeeping_failed", fault=type(fault).__name__)
+
+
+def schedule(store: Store, retention: Mapping[str, timedelta]) -> AsyncIOScheduler:
+    """Starts the schedule; the caller shuts it down."""
+    scheduler = AsyncIOScheduler(timezone=UTC)
+    scheduler.add_job(
+        keep_house,
+        "interval",
+        args=[store, retention],
+        hours=1,
+        jitter=600,
+        coalesce=True,
+        max_instances=1,
+        next_run_time=datetime.now(UTC),
+    )
+    scheduler.start()
+    return scheduler

@@ -1,0 +1,130 @@
+"""Profiles and decisions as the outside reads them (wire.md, /admin)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from engine.app.engine import Engine
+from engine.domain.offers.decisions import bucket_of_decision
+from engine.domain.offers.rules import RuleSet
+from engine.domain.people import computed
+from engine.domain.people.profiles import DEVICE_NAMESPACE, Profile, bucket_of
+from engine.domain.places.presence import is_known
+
+
+class IdentityView(msgspec.Struct, frozen=True):
+    namespace: str
+    value: str
+
+
+class PresenceView(msgspec.Struct, frozen=True):
+    """A fence that the person is inside of, as far as is known, and since when."""
+
+    fence: str
+    since: datetime
+
+
+class ProfileView(msgspec.Struct, frozen=True, kw_only=True):
+    """`GET /admin/profiles/{namespace}/{value}`."""
+
+    id: str
+    version: int
+    identities: list[IdentityView]
+    traits: dict[str, Any]
+    computed: dict[str, Any]
+    consent: dict[str, str]
+    audiences: list[str]
+    devices: list[dict[str, Any]]
+    presence: list[PresenceView]
+    propensities: dict[str, float]
+
+    def __repr__(self) -> str:
+        return f"ProfileView({self.id})"
+
+
+async def find(engine: Engine, namespace: str, value: str) -> Profile | None:
+    """The stored profile of an identity, read from the database."""
+    if namespace == DEVICE_NAMESPACE or "\0" in namespace + value:
+        return None
+    key = (namespace, value)
+    async with engine.store.session() as session:
+        owners = await session.owners([key])
+        if key not in owners:
+            return None
+        found = await session.profiles([owners[key]])
+    profile = found[0][0] if found else None
+    return profile if profile is not None and profile.lists(key) else None
+
+
+def view(profile: Profile, rules: RuleSet, now: datetime) -> ProfileView:
+    presence = profile.presence
+    return ProfileView(
+        id=profile.id,
+        version=profile.version,
+        identities=[IdentityView(i.namespace, i.value) for i in profile.identities],
+        traits={name: trait.value for name, trait in profile.traits.items()},
+        computed=computed.read(profile.computed, rules.workspace.computed, now),
+        consent={name: "granted" if c.granted else "denied" for name, c in profile.consent.items()},
+        audiences=[],
+        devices=[
+            {
+                "id": device,
+                "type": address.type,
+                "token": address.token,
+                "provider": address.provider,
+                "permissions": address.permissions,
+                "loggedOut": address.logged_out,
+                "seenAt": address.seen_at,
+            }
+            for device, address in profile.devices.items()
+        ],
+        presence=[PresenceView(fence, since) for fence, since in presence.inside.items()]
+        if is_known(presence, now)
+        else [],
+        propensities={},
+    )
+
+
+async def events(engine: Engine, profile_id: str, before: int | None, limit: int) -> list[dict[str, Any]]:
+    rows = await engine.store.fetch("events_of", bucket_of(profile_id), profile_id, before, limit)
+    return [
+        {
+            "seq": row["seq"],
+            "messageId": row["message_id"],
+            "receivedAt": row["received_at"],
+            "timestamp": row["occurred_at"],
+            "type": row["kind"],
+            "name": row["name"],
+            "event": msgspec.Raw(row["body"].encode()),
+            "facts": msgspec.Raw(row["facts"].encode()),
+        }
+        for row in rows
+    ]
+
+
+async def decisions(engine: Engine, profile_id: str, before: int | None, limit: int) -> list[dict[str, Any]]:
+    rows = await engine.store.fetch("decisions_of", bucket_of(profile_id), profile_id, before, limit)
+    return [{"seq": row["seq"], **msgspec.json.decode(row["document"])} for row in rows]
+
+
+async def decision(engine: Engine, decision_id: str) -> dict[str, Any] | None:
+    """The decision with its candidates, the event behind it, what it depended on, and what became
+    of its push."""
+    rows = await engine.store.fetch("decision", bucket_of_decision(decision_id), decision_id)
+    if not rows:
+        return None
+    row = rows[0]
+    found: dict[str, Any] = msgspec.json.decode(row["document"])
+    if row["body"] is not None:
+        found["event"] = msgspec.json.decode(row["body"])
+        found["facts"] = msgspec.json.decode(row["facts"])
+    if row["state"] is not None:
+        found["delivery"] = {
+            "state": row["state"],
+            "attempts": row["attempts"],
+            "result": msgspec.json.decode(row["result"]) if row["result"] else None,
+        }
+    return found

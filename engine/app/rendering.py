@@ -1,0 +1,38 @@
+"""Messages, rendered for winners only, in the person's language."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.domain.offers.decisions import Message
+from engine.domain.offers.eligibility import Candidate
+from engine.domain.offers.scope import Scope
+from engine.formats.messages import choose
+
+
+def render_push(candidate: Candidate, locale: str | None) -> Message:
+    """What the push says. An offer without a message of its own is announced by its id."""
+    push = candidate.offer.push
+    if push is None:
+        return Message(title=candidate.offer.id, body="")
+    variables = _variables(candidate)
+    return Message(
+        title=choose(push.title, locale)(variables),
+        body=choose(push.body, locale)(variables),
+        deeplink=push.deeplink(variables) if push.deeplink is not None else None,
+        image=push.image(variables) if push.image is not None else None,
+    )
+
+
+def _variables(candidate: Candidate) -> dict[str, Any]:
+    scope: Scope = candidate.scope
+    return {
+        "profile": scope.profile,
+        "event": scope.event,
+        "geofence": scope.geofence,
+        "weather": scope.weather,
+        "device": scope.device,
+        "local": scope.local,
+        "now": scope.now,
+        "offer": {"id": candidate.offer.id, "tags": sorted(candidate.offer.tags)},
+    }

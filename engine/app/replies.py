@@ -1,0 +1,78 @@
+"""What waits for a tick: events on their way in, and the answer that they make up together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import msgspec
+
+from engine.domain.offers.decisions import Decision
+from engine.domain.people.events import Event, Location
+from engine.domain.people.profiles import IdentityKey
+
+
+class Overloaded(Exception):
+    """The lane is full: the caller should come back later. Nothing was taken."""
+
+
+class Interrupted(Exception):
+    """The database went away while events were under way: some may be stored; send them again."""
+
+
+class Reply:
+    """The answer to one request, complete when each of its events is durable."""
+
+    __slots__ = ("_decisions", "_outstanding", "accepted", "done", "duplicates")
+
+    def __init__(self, events: int) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.accepted = 0
+        self.duplicates = 0
+        self._outstanding = events
+        self._decisions: dict[int, Sequence[Decision]] = {}
+
+    @property
+    def decisions(self) -> list[Decision]:
+        """All decisions, in the order of the request's events."""
+        return [d for position in sorted(self._decisions) for d in self._decisions[position]]
+
+    def settle(self, position: int, decisions: Sequence[Decision], *, duplicate: bool) -> None:
+        if duplicate:
+            self.duplicates += 1
+        else:
+            self.accepted += 1
+        if decisions:
+            self._decisions[position] = decisions
+        self._outstanding -= 1
+        if self._outstanding == 0 and not self.done.done():
+            self.done.set_result(None)
+
+    def fail(self, fault: Exception) -> None:
+        if not self.done.done():
+            self.done.set_exception(fault)
+
+
+class Pending(msgspec.Struct, kw_only=True):
+    """An event that waits to be decided.
+
+    `newest` is the request's newest fix where that is not the event's own. `losses` counts the
+    commits that it lost to another engine; `stored_seq` is set once the database said that it has
+    the message, and `unsure` if that may have been by our own commit whose outcome got lost.
+    `repeat_of` is the earlier event of the same tick that carries the same message.
+    """
+
+    event: Event
+    reply: Reply
+    keys: tuple[IdentityKey, ...]
+    position: int = 0
+    newest: Location | None = None
+    timer: tuple[int, str, str] | None = None
+    losses: int = 0
+    stored_seq: tuple[str, int] | None = None
+    unsure: bool = False
+    decisions: Sequence[Decision] = ()
+    repeat_of: Pending | None = None
+
+    def __repr__(self) -> str:
+        return f"Pending({self.event!r})"

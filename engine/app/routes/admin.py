@@ -1,0 +1,143 @@
+"""`/admin`: what the business's own people may look at, with an admin token."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from litestar import Router, get, post
+from litestar.connection import ASGIConnection
+from litestar.datastructures import State
+from litestar.exceptions import NotAuthorizedException, NotFoundException
+from litestar.handlers import BaseRouteHandler
+from litestar.params import Parameter
+
+from engine.app import profile_reading
+from engine.app.engine import Engine
+
+Limit = Annotated[int, Parameter(ge=1, le=1000, description="How many at most")]
+Before = Annotated[int | None, Parameter(description="Only those with a smaller number")]
+
+
+class Lookup(msgspec.Struct, frozen=True):
+    """Whom to look for; personal identifiers go in a body, never in a URL."""
+
+    namespace: str
+    value: str
+
+    def __repr__(self) -> str:
+        return f"Lookup({self.namespace!r}, …)"
+
+
+def admin_only(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """401 without the admin token."""
+    engine: Engine = connection.app.state.engine
+    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
+    expected = engine.admin_token
+    if (
+        scheme.lower() != "bearer"
+        or not expected
+        or not hmac.compare_digest(token.encode(), expected.encode())
+    ):
+        raise NotAuthorizedException("an admin token is needed: Authorization: Bearer TOKEN")
+
+
+@get("/profiles/{namespace:str}/{value:str}", operation_id="profile", summary="A profile")
+async def profile(namespace: str, value: str, state: State) -> profile_reading.ProfileView:
+    return await _profile(state, namespace, value)
+
+
+@post(
+    "/profiles/lookup",
+    operation_id="lookUpProfile",
+    summary="A profile, asked for in the body",
+    status_code=200,
+)
+async def lookup(data: Lookup, state: State) -> profile_reading.ProfileView:
+    return await _profile(state, data.namespace, data.value)
+
+
+@get("/profiles/{namespace:str}/{value:str}/events", operation_id="profileEvents", summary="Newest first")
+async def events(
+    namespace: str, value: str, state: State, limit: Limit = 50, before: Before = None
+) -> dict[str, Any]:
+    engine: Engine = state.engine
+    found = await profile_reading.find(engine, namespace, value)
+    if found is None:
+        raise NotFoundException("no profile by that identity")
+    return {"events": await profile_reading.events(engine, found.id, before, limit)}
+
+
+@get(
+    "/profiles/{namespace:str}/{value:str}/decisions", operation_id="profileDecisions", summary="Newest first"
+)
+async def decisions(
+    namespace: str, value: str, state: State, limit: Limit = 50, before: Before = None
+) -> dict[str, Any]:
+    engine: Engine = state.engine
+    found = await profile_reading.find(engine, namespace, value)
+    if found is None:
+        raise NotFoundException("no profile by that identity")
+    return {"decisions": await profile_reading.decisions(engine, found.id, before, limit)}
+
+
+@get("/decisions/{decision_id:uuid}", operation_id="decision", summary="A decision with its whole trace")
+async def decision(decision_id: UUID, state: State) -> dict[str, Any]:
+    found = await profile_reading.decision(state.engine, str(decision_id))
+    if found is None:
+        raise NotFoundException("no decision by that id")
+    return found
+
+
+@get(
+    "/rules",
+    operation_id="rules",
+    summary="The active revision, and the problems of the last attempt",
+    sync_to_thread=False,
+)
+def rules(state: State) -> dict[str, Any]:
+    engine: Engine = state.engine
+    return {
+        "revision": engine.ruling.rules.revision,
+        "loadedAt": engine.rules_loaded_at,
+        "problems": [],
+    }
+
+
+@get("/rejected", operation_id="rejected", summary="Events that ingest refused, newest first")
+async def rejected(state: State, limit: Limit = 50, before: Before = None) -> dict[str, Any]:
+    engine: Engine = state.engine
+    rows = await engine.store.fetch("recent_rejected", before, limit)
+    return {
+        "rejected": [
+            {
+                "id": row["id"],
+                "receivedAt": row["received_at"],
+                "code": row["code"],
+                "message": row["message"],
+                "messageId": row["message_id"],
+                "item": bytes(row["item"]).decode("utf-8", "replace"),
+            }
+            for row in rows
+        ]
+    }
+
+
+async def _profile(state: State, namespace: str, value: str) -> profile_reading.ProfileView:
+    engine: Engine = state.engine
+    found = await profile_reading.find(engine, namespace, value)
+    if found is None:
+        raise NotFoundException("no profile by that identity")
+    return profile_reading.view(found, engine.ruling.rules, engine.clock())
+
+
+router = Router(
+    path="/admin",
+    route_handlers=[profile, lookup, events, decisions, decision, rules, rejected],
+    guards=[admin_only],
+    response_headers={"cache-control": "no-store"},
+    security=[{"adminToken": []}],
+    tags=["admin"],
+)

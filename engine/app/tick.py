@@ -1,0 +1,398 @@
+"""The lane and its tick: load → decide → commit → answer.
+
+A lane collects whatever arrived while its previous tick was committing; a single event goes at
+once. A tick takes the connected components of all identities in it (`Unit`), decides their events
+in rounds with one model run per model and round, and commits them with one statement. What was
+not written, because another engine was faster or the message is stored already, comes back at the
+front of the queue and is decided again; only what is durable is answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from typing import Protocol
+from uuid import uuid4
+
+import msgspec
+import structlog
+
+from engine.adapters.postgres.outbox import Send
+from engine.adapters.postgres.store import Commit, Conflict, Session, Store, StoreError, Unavailable
+from engine.app import metrics
+from engine.app.cache import ProfileCache
+from engine.app.clock import Clock
+from engine.app.replies import Interrupted, Overloaded, Pending
+from engine.app.unit import Asked, Turn, Unit
+from engine.domain import decide
+from engine.domain.decide import Observation, Verdict
+from engine.domain.offers.decisions import Decision, is_worth_telling
+from engine.domain.offers.propensity import features
+from engine.domain.offers.rules import RuleSet
+from engine.domain.people import identity
+from engine.domain.people.profiles import PROFILE_NAMESPACE, IdentityKey, Profile, new_profile
+
+TICK_EVENTS = 512
+QUEUE_EVENTS = 20_000
+DECIDE_BUDGET_SECONDS = 0.025
+STARVED_AFTER = 2
+"""Commits lost before a profile is loaded FOR UPDATE and decided inside that transaction."""
+SAMPLED_SHARE = 0.01
+"""Of decisions in which no candidate met its condition, how many are stored."""
+
+log = structlog.get_logger()
+
+_decision_decoder = msgspec.json.Decoder(Decision)
+
+
+class Predictor(Protocol):
+    """A loaded model: probabilities for rows of inputs, None for a row that failed."""
+
+    def predict(self, rows: Sequence[Sequence[float]]) -> list[float | None]: ...
+
+
+class Ruling(msgspec.Struct, frozen=True):
+    """What one tick decides by: a revision, and its models ready to run."""
+
+    rules: RuleSet
+    models: Mapping[str, Predictor]
+
+
+class Lane:
+    """A queue of events and the task that turns it, one tick at a time."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        cache: ProfileCache,
+        ruling: Callable[[], Ruling],
+        clock: Clock,
+        secret: bytes,
+        providers: frozenset[str],
+        take_sends: Callable[[Sequence[Send]], None],
+    ) -> None:
+        self._store = store
+        self._cache = cache
+        self._ruling = ruling
+        self._clock = clock
+        self._secret = secret
+        self._providers = providers
+        self._take_sends = take_sends
+        self._queue: deque[Pending] = deque()
+        self._arrived = asyncio.Event()
+        self._closing = False
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def submit(self, events: Sequence[Pending]) -> None:
+        """Puts a request's events into the queue.
+
+        Raises:
+            Overloaded: there is no room; nothing was taken.
+        """
+        if self._closing or len(self._queue) + len(events) > QUEUE_EVENTS:
+            raise Overloaded
+        self._queue.extend(events)
+        self._arrived.set()
+
+    def close(self) -> None:
+        """Takes nothing more; `run` returns when the queue is empty."""
+        self._closing = True
+        self._arrived.set()
+
+    async def run(self) -> None:
+        while True:
+            await self._arrived.wait()
+            if not self._queue:
+                if self._closing:
+                    return
+                self._arrived.clear()
+                continue
+            batch = [self._queue.popleft() for _ in range(min(len(self._queue), TICK_EVENTS))]
+            carried = await self._survive(batch)
+            self._queue.extendleft(reversed(carried))
+
+    async def _survive(self, batch: list[Pending]) -> list[Pending]:
+        """A tick, with what the database may do to it. Gives back what must be decided again."""
+        starved = [p for p in batch if p.losses >= STARVED_AFTER]
+        try:
+            if starved:
+                metrics.STARVED.inc()
+                for pending in starved:
+                    self._forget(pending)
+                left = await self._tick(starved, self._store.exclusive())
+                return left + [p for p in batch if p.losses < STARVED_AFTER]
+            return await self._tick(batch, self._store.session())
+        except Conflict:
+            # Two engines met; whoever tries again a little later finds the way free.
+            metrics.CONFLICTS.inc()
+            for pending in batch:
+                self._forget(pending)
+            await asyncio.sleep(random.uniform(0.0, 0.01))
+            return batch
+        except Unavailable as fault:
+            return self._interrupted(batch, fault)
+        except Exception as fault:
+            log.exception("tick_failed", events=len(batch))
+            for pending in batch:
+                self._forget(pending)
+                pending.reply.fail(fault)
+            return []
+
+    def _interrupted(self, batch: list[Pending], fault: Unavailable) -> list[Pending]:
+        """The connection went, perhaps after the commit took: once more, and what is stored then
+        was our own. A database that is still away is the caller's to wait for."""
+        log.warning("database_unavailable", fault=str(fault), events=len(batch))
+        again: list[Pending] = []
+        for pending in batch:
+            self._forget(pending)
+            if pending.unsure:
+                pending.reply.fail(Interrupted())
+            else:
+                pending.unsure = True
+                again.append(pending)
+        return again
+
+    def _forget(self, pending: Pending) -> None:
+        for key in identity.lookups(pending.event, pending.keys):
+            profile_id = key[1] if key[0] == PROFILE_NAMESPACE else self._cache.owner(key)
+            if profile_id is not None:
+                self._cache.evict(profile_id)
+
+    async def _tick(
+        self, batch: list[Pending], connection: AbstractAsyncContextManager[Session]
+    ) -> list[Pending]:
+        ruling, now = self._ruling(), self._clock()
+        started = time.perf_counter()
+        async with connection as session:
+            units = await self._load(batch, session, now)
+            loaded = time.perf_counter()
+            turn = Turn(
+                rules=ruling.rules,
+                now=now,
+                lease=str(uuid4()),
+                providers=self._providers,
+                is_kept=_is_kept,
+            )
+            self._decide(units, ruling, turn)
+            decided = time.perf_counter()
+            lost = await self._commit(units, session)
+            committed = time.perf_counter()
+        carried = await self._answer(units, lost)
+        metrics.TICK_EVENTS.observe(len(batch))
+        metrics.TICK_SECONDS.labels("load").observe(loaded - started)
+        metrics.TICK_SECONDS.labels("decide").observe(decided - loaded)
+        metrics.TICK_SECONDS.labels("commit").observe(committed - decided)
+        return carried
+
+    # load
+
+    async def _load(self, batch: list[Pending], session: Session, now: datetime) -> list[Unit]:
+        """Documents of everyone whom the batch can touch, by connected components."""
+        asked: list[Asked] = []
+        hints: dict[IdentityKey, str] = {}
+        unknown: dict[IdentityKey, None] = {}
+        for pending in batch:
+            lookups = identity.lookups(pending.event, pending.keys)
+            asked.append(Asked(pending, lookups))
+            for key in lookups:
+                owner = key[1] if key[0] == PROFILE_NAMESPACE else self._cache.owner(key)
+                if owner is not None:
+                    hints[key] = owner
+                else:
+                    unknown[key] = None
+        if unknown:
+            hints.update(await session.owners(list(unknown)))
+        # An event that lost may have met a profile under the id that it would create.
+        taken = [
+            new_profile(p.keys[0], self._secret, now, generation).id
+            for p in batch
+            for generation in range(p.losses)
+        ]
+        profiles = await self._profiles(hints, unknown, taken, session)
+        return [Unit(events, profiles, hints, self._secret) for events in _components(asked, hints)]
+
+    async def _profiles(
+        self,
+        hints: Mapping[IdentityKey, str],
+        asked_index: Mapping[IdentityKey, None],
+        taken: Sequence[str],
+        session: Session,
+    ) -> dict[str, Profile]:
+        """The documents behind the hints. One whose cached copy does not list what the index says
+        is read anew: another engine may have linked it since."""
+        profiles: dict[str, Profile] = {}
+        missing = set(taken)
+        for key, profile_id in hints.items():
+            cached = self._cache.get(profile_id)
+            if cached is None or (key in asked_index and not cached.lists(key)):
+                missing.add(profile_id)
+            else:
+                profiles[profile_id] = cached
+        if missing:
+            for profile, document in await session.profiles(list(missing)):
+                profiles[profile.id] = profile
+                self._cache.put(profile, document)
+        return profiles
+
+    # decide
+
+    def _decide(self, units: list[Unit], ruling: Ruling, turn: Turn) -> None:
+        """Event k of every unit before event k+1, until the budget is used up."""
+        deadline = time.perf_counter() + DECIDE_BUDGET_SECONDS
+        active = units
+        while active:
+            steps: list[tuple[Unit, Pending, Observation, Verdict]] = []
+            for unit in active:
+                if (asked := unit.next) is None:
+                    continue
+                seen = unit.begin(asked, turn)
+                if seen is not None:
+                    verdict = decide.judge(turn.rules, seen, turn.now, asked.pending.newest)
+                    steps.append((unit, asked.pending, seen, verdict))
+            scored = _score(steps, ruling)
+            for number, (unit, pending, seen, verdict) in enumerate(steps):
+                scores = scored.get(number, {})
+                if verdict.needed:
+                    verdict = decide.judge(turn.rules, seen, turn.now, pending.newest, scores)
+                unit.finish(pending, seen, verdict, scores, turn)
+            active = [unit for unit in active if unit.next is not None]
+            if time.perf_counter() > deadline:
+                return
+
+    # commit
+
+    async def _commit(
+        self, units: list[Unit], session: Session
+    ) -> dict[int, list[tuple[str, str, str, int]]]:
+        """Writes all units. Answers the numbers of those that were not written, each with the
+        messages that were stored before."""
+        commit = Commit()
+        for number, unit in enumerate(units):
+            unit.rows(number, commit)
+        if not commit.profiles:
+            return {}
+        lost = await session.commit(commit)
+        refused: dict[int, list[tuple[str, str, str, int]]] = {number: [] for number in lost.units}
+        for hit in lost.hits:
+            refused[hit.unit].append((hit.profile_id, hit.sender, hit.message_id, hit.seq))
+        return refused
+
+    # answer
+
+    async def _answer(
+        self, units: list[Unit], refused: Mapping[int, list[tuple[str, str, str, int]]]
+    ) -> list[Pending]:
+        carried: list[Pending] = []
+        repeats: list[Pending] = []
+        sends: list[Send] = []
+        for number, unit in enumerate(units):
+            hits = refused.get(number)
+            if hits is not None:
+                carried += self._again(unit, hits)
+                continue
+            for profile, document in unit.committed():
+                self._cache.put(profile, document)
+            sends += [send for send in unit.sends if send.lease]
+            for pending in unit.done:
+                if pending.stored_seq is not None:
+                    repeats.append(pending)
+                elif pending.repeat_of is not None:
+                    pending.reply.settle(pending.position, pending.repeat_of.decisions, duplicate=True)
+                else:
+                    metrics.count(pending.decisions)
+                    pending.reply.settle(pending.position, pending.decisions, duplicate=False)
+            carried += unit.left
+        if sends:
+            self._take_sends(sends)
+        if repeats:
+            await self._answer_repeats(repeats)
+        return carried
+
+    def _again(self, unit: Unit, hits: Sequence[tuple[str, str, str, int]]) -> list[Pending]:
+        """What a unit that was not written leaves: all its events, those stored before marked."""
+        stored = {(sender, message): (profile, seq) for profile, sender, message, seq in hits}
+        for profile_id in unit.written:
+            self._cache.evict(profile_id)
+        for pending in unit.done:
+            pending.repeat_of = None
+            pending.decisions = ()
+            event = pending.event
+            pending.stored_seq = stored.get((event.sender.value, event.message_id), pending.stored_seq)
+            if not stored:
+                pending.losses += 1
+                metrics.LOST.inc()
+        return [*unit.done, *unit.left]
+
+    async def _answer_repeats(self, repeats: Sequence[Pending]) -> None:
+        """A message that is stored already is answered with what was decided on it then."""
+        wanted = [p.stored_seq or ("", 0) for p in repeats]
+        try:
+            async with self._store.session() as session:
+                stored = await session.decisions_of_events(list(dict.fromkeys(wanted)))
+        except StoreError:
+            for pending in repeats:
+                pending.reply.fail(Interrupted())
+            return
+        for pending, event in zip(repeats, wanted, strict=True):
+            decisions = [_decision_decoder.decode(d) for d in stored.get(event, ())]
+            pending.reply.settle(pending.position, decisions, duplicate=not pending.unsure)
+
+
+def _components(asked: Sequence[Asked], hints: Mapping[IdentityKey, str]) -> list[list[Asked]]:
+    """Events by connected component of everything that they name; order of arrival is kept."""
+    parent: dict[object, object] = {}
+
+    def root(node: object) -> object:
+        above = parent.setdefault(node, node)
+        while above != parent[above]:
+            above = parent[above]
+        parent[node] = above
+        return above
+
+    for one in asked:
+        first = root(hints.get(one.lookups[0], one.lookups[0]))
+        for key in one.lookups:
+            parent[root(key)] = first
+            first = root(first)
+            if (owner := hints.get(key)) is not None:
+                parent[root(owner)] = first
+                first = root(first)
+    groups: dict[object, list[Asked]] = {}
+    for one in asked:
+        groups.setdefault(root(one.lookups[0]), []).append(one)
+    return list(groups.values())
+
+
+def _score(
+    steps: Sequence[tuple[Unit, Pending, Observation, Verdict]], ruling: Ruling
+) -> dict[int, dict[str, float | None]]:
+    """One run per model over all events of the round that need it; scores by step and model."""
+    wanted: dict[str, list[int]] = {}
+    for number, (_, _, _, verdict) in enumerate(steps):
+        for name in verdict.needed:
+            wanted.setdefault(name, []).append(number)
+    scores: dict[int, dict[str, float | None]] = {}
+    for name, numbers in wanted.items():
+        card = ruling.rules.models[name]
+        rows = []
+        for number in numbers:
+            scope = steps[number][3].scope
+            assert scope is not None
+            rows.append(features(card, scope))
+        for number, score in zip(numbers, ruling.models[name].predict(rows), strict=True):
+            scores.setdefault(number, {})[name] = score
+    return scores
+
+
+def _is_kept(decision: Decision) -> bool:
+    """Whether to store a decision: all that tell something, and a sample of the others, chosen by
+    the id so that a replay chooses the same."""
+    return is_worth_telling(decision) or int(decision.id[-4:], 16) < SAMPLED_SHARE * 0x10000

@@ -1,0 +1,90 @@
+"""Due timers become events: claimed with SKIP LOCKED, handed to the lane, deleted by its commit.
+
+A timer whose event could not be committed is claimed again when its lease has run out, by any
+engine; its message id is the same each time, so it takes effect once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import timedelta
+
+import msgspec
+import structlog
+
+from engine.adapters.postgres.store import DueTimer, Store, StoreError
+from engine.app.clock import Clock
+from engine.app.replies import Overloaded, Pending, Reply
+from engine.app.tick import Lane
+from engine.domain.people.events import Event
+from engine.domain.people.profiles import PROFILE_NAMESPACE
+
+POLL_SECONDS = 1.0
+CLAIMED_AT_ONCE = 256
+LEASE = timedelta(seconds=30)
+
+log = structlog.get_logger()
+
+_decode = msgspec.json.Decoder(Event).decode
+
+
+class Timers:
+    """The task that feeds due timers to a lane."""
+
+    def __init__(self, store: Store, lane: Lane, clock: Clock) -> None:
+        self._store = store
+        self._lane = lane
+        self._clock = clock
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Looks for due timers now rather than at the next poll."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._woken.wait()
+            except TimeoutError:
+                pass
+            self._woken.clear()
+            try:
+                await self.fire_due()
+            except StoreError as fault:
+                log.warning("timers_wait_for_database", fault=str(fault))
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def fire_due(self) -> int:
+        """Fires all that is due now and waits until it is committed. Answers how many."""
+        fired = 0
+        while due := await self._store.claim_timers(self._clock(), CLAIMED_AT_ONCE, LEASE):
+            await self._fire(due)
+            fired += len(due)
+            if len(due) < CLAIMED_AT_ONCE:
+                break
+        return fired
+
+    async def _fire(self, due: Sequence[DueTimer]) -> None:
+        replies: list[tuple[DueTimer, Reply]] = []
+        for timer in due:
+            event = msgspec.structs.replace(
+                _decode(timer.event), timestamp=timer.due_at, received_at=self._clock()
+            )
+            reply = Reply(1)
+            keys = ((PROFILE_NAMESPACE, timer.profile_id),)
+            place = (timer.bucket, timer.profile_id, timer.id)
+            try:
+                self._lane.submit([Pending(event=event, reply=reply, keys=keys, timer=place)])
+            except Overloaded:
+                return  # claimed again once the lease has run out
+            replies.append((timer, reply))
+        for timer, reply in replies:
+            try:
+                await reply.done
+            except Exception as fault:
+                log.warning("timer_not_fired", timer=timer.id, fault=type(fault).__name__)
+                continue
+            if reply.duplicates:
+                await self._store.fetch("delete_timer", timer.bucket, timer.profile_id, timer.id)

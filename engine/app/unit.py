@@ -1,0 +1,308 @@
+"""One connected component of a tick: the people whom its events can touch, and the rows that it
+will write, all or none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from engine.adapters.postgres.outbox import Push, Send
+from engine.adapters.postgres.store import Commit
+from engine.app.rendering import render_push
+from engine.app.replies import Pending
+from engine.domain import decide
+from engine.domain.decide import Observation, Sending, Verdict
+from engine.domain.offers.decisions import Decision, Message
+from engine.domain.offers.rules import RuleSet
+from engine.domain.people import identity
+from engine.domain.people.profiles import (
+    DEVICE_NAMESPACE,
+    PROFILE_NAMESPACE,
+    Address,
+    IdentityKey,
+    Profile,
+    bucket_of,
+    encode_profile,
+    identity_bucket,
+    new_profile,
+)
+
+_PROVIDERS = {"ios": "apns", "web": "webpush"}
+"""Where a push to a device of this type goes unless the device says otherwise; else FCM."""
+
+_json = msgspec.json.Encoder().encode
+
+
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """What all decisions of one tick share. `providers` are those that this engine can send by."""
+
+    rules: RuleSet
+    now: datetime
+    lease: str
+    providers: frozenset[str]
+    is_kept: Callable[[Decision], bool]
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """A pending event with everything that the index is asked about it."""
+
+    pending: Pending
+    lookups: tuple[IdentityKey, ...]
+
+
+class Unit:
+    """Overlay of documents over what was loaded: the only place where a tick's state changes."""
+
+    def __init__(
+        self,
+        events: Sequence[Asked],
+        profiles: Mapping[str, Profile],
+        hints: Mapping[IdentityKey, str],
+        secret: bytes,
+    ) -> None:
+        self.events = events
+        self.done: list[Pending] = []
+        self.sends: list[Send] = []
+        self.written: dict[str, Profile] = {}
+        self.documents: dict[str, bytes] = {}
+        self.stopped = False
+        self._base = profiles
+        self._hints = hints
+        self._owners: dict[IdentityKey, str] = {}
+        self._links: dict[IdentityKey, str] = {}
+        self._seen: dict[tuple[str, str, str], Pending] = {}
+        self._event_rows: list[tuple[Any, ...]] = []
+        self._decision_rows: list[tuple[Any, ...]] = []
+        self._timers: list[tuple[int, str, str]] = []
+        self._secret = secret
+
+    @property
+    def left(self) -> list[Pending]:
+        """Events for which this tick had no room."""
+        return [asked.pending for asked in self.events[len(self.done) :]]
+
+    @property
+    def next(self) -> Asked | None:
+        if self.stopped or len(self.done) == len(self.events):
+            return None
+        return self.events[len(self.done)]
+
+    def profile(self, profile_id: str) -> Profile | None:
+        return self.written.get(profile_id) or self._base.get(profile_id)
+
+    def owner_of(self, key: IdentityKey) -> Profile | None:
+        """The profile whose document lists `key`: the index only hints."""
+        profile_id = self._owners.get(key) or self._hints.get(key)
+        profile = self.profile(profile_id) if profile_id is not None else None
+        return profile if profile is not None and profile.lists(key) else None
+
+    def begin(self, asked: Asked, turn: Turn) -> Observation | None:
+        """Finds whom the event belongs to and folds it in. None where it adds nothing, because it
+        is stored already, or where it must wait for a tick of its own."""
+        pending = asked.pending
+        if pending.stored_seq is not None:
+            self.done.append(pending)
+            return None
+        event = pending.event
+        if pending.keys[0][0] == PROFILE_NAMESPACE and self.owner_of(pending.keys[0]) is None:
+            pending.repeat_of = pending  # its profile is gone: nothing is left to tell
+            self.done.append(pending)
+            return None
+        namespaces = turn.rules.workspace.namespaces
+        plan = identity.plan(event, pending.keys, namespaces, self.owner_of)
+        if plan.touches_others and self._event_rows:
+            self.stopped = True
+            return None
+        profile = (self.profile(plan.owner) if plan.owner else None) or self._fresh(plan.keys[0], turn.now)
+        message = (profile.id, event.sender.value, event.message_id)
+        if (first := self._seen.get(message)) is not None:
+            pending.repeat_of = first
+            self.done.append(pending)
+            return None
+        self._seen[message] = pending
+        profile = self._apply(plan, profile, pending)
+        observation = decide.observe(turn.rules, profile, event, turn.now)
+        if observation.event.location is not event.location:
+            pending.newest = None  # as coarse as this one may be kept, it says nothing
+        if plan.notes:
+            observation = msgspec.structs.replace(observation, notes=observation.notes + plan.notes)
+        return observation
+
+    def _fresh(self, key: IdentityKey, now: datetime) -> Profile:
+        """A profile that does not exist yet, under an id that none of the loaded ones has."""
+        generation = 0
+        while True:
+            profile = new_profile(key, self._secret, now, generation)
+            if self.profile(profile.id) is None:
+                return profile
+            generation += 1
+
+    def _apply(self, plan: identity.Plan, profile: Profile, pending: Pending) -> Profile:
+        addresses: dict[str, Address] = {}
+        by_loser: dict[str, list[IdentityKey]] = {}
+        for key, loser_id in plan.moves:
+            by_loser.setdefault(loser_id, []).append(key)
+        for loser_id, keys in by_loser.items():
+            loser = self.profile(loser_id)
+            assert loser is not None
+            for namespace, value in keys:
+                if namespace == DEVICE_NAMESPACE:
+                    addresses[value] = loser.devices[value]
+            self._write(identity.loses(loser, keys, profile.id))
+            self.stopped = True  # what writes two documents commits alone
+        gained = (*plan.links, *(key for key, _ in plan.moves))
+        for key in gained:
+            hint = self._owners.get(key) or self._hints.get(key)
+            if hint is not None and hint != profile.id and (stale := self.profile(hint)) is not None:
+                self._write(stale)  # guards the take-over of a stale row by that profile's version
+            self._owners[key] = profile.id
+            self._links[key] = profile.id
+        return identity.gains(profile, plan, pending.event, addresses)
+
+    def _write(self, profile: Profile) -> None:
+        self.written[profile.id] = profile
+
+    def finish(
+        self,
+        pending: Pending,
+        seen: Observation,
+        verdict: Verdict,
+        scores: Mapping[str, float | None],
+        turn: Turn,
+    ) -> None:
+        """Takes the verdict into the unit: the document, and the rows of event and decisions."""
+        base = self._base.get(seen.profile.id)
+        self._write(verdict.profile)
+        event, profile = seen.event, verdict.profile
+        bucket = bucket_of(profile.id)
+        facts = _facts(base, scores, seen, pending, turn)
+        self._event_rows.append(
+            (
+                bucket,
+                profile.id,
+                profile.seq,
+                event.received_at,
+                event.timestamp,
+                event.sender.value,
+                event.message_id,
+                event.kind.value,
+                event.name,
+                _json(event).decode(),
+                _json(facts).decode(),
+            )
+        )
+        messages: dict[str, Message] = {}
+        for sending in verdict.sends:
+            message = messages[sending.decision.id] = render_push(sending.candidate, profile.locale)
+            self.sends.append(_send(sending, message, profile, turn))
+        pending.decisions = tuple(
+            msgspec.structs.replace(d, message=messages[d.id]) if d.id in messages else d
+            for d in verdict.decisions
+        )
+        for d in pending.decisions:
+            if turn.is_kept(d):
+                self._decision_rows.append(
+                    (
+                        bucket,
+                        d.id,
+                        d.decided_at,
+                        profile.id,
+                        profile.seq,
+                        d.outcome.value,
+                        d.rule,
+                        d.offer,
+                        d.reason.value if d.reason else None,
+                        _json(d).decode(),
+                    )
+                )
+        if pending.timer is not None:
+            self._timers.append(pending.timer)
+        self.done.append(pending)
+
+    def rows(self, number: int, commit: Commit) -> None:
+        """Adds the unit's rows to the tick's, under its number."""
+        for profile in self.written.values():
+            document = encode_profile(profile)
+            self.documents[profile.id] = document
+            commit.profiles.append((number, bucket_of(profile.id), profile.id, profile.version, document))
+        for key, profile_id in self._links.items():
+            commit.links.append(
+                (number, identity_bucket(key), key[0], key[1], profile_id, self._hints.get(key))
+            )
+        commit.events.extend((number, *row) for row in self._event_rows)
+        commit.decisions.extend((number, *row) for row in self._decision_rows)
+        commit.timers_done.extend((number, *row) for row in self._timers)
+        commit.sends.extend((number, *_outbox_row(send)) for send in self.sends)
+
+    def committed(self) -> Iterable[tuple[Profile, bytes]]:
+        """The documents as they now stand in the database."""
+        for profile_id, profile in self.written.items():
+            yield (
+                msgspec.structs.replace(profile, version=profile.version + 1),
+                self.documents[profile_id],
+            )
+
+
+def _facts(
+    base: Profile | None,
+    scores: Mapping[str, float | None],
+    seen: Observation,
+    pending: Pending,
+    turn: Turn,
+) -> dict[str, Any]:
+    """What the decision depended on beside the event: enough to decide it again exactly."""
+    facts: dict[str, Any] = {
+        "version": base.version if base is not None else 0,
+        "now": turn.now,
+        "revision": turn.rules.revision,
+    }
+    if scores:
+        facts["propensity"] = scores
+    if seen.notes:
+        facts["notes"] = seen.notes
+    if pending.newest is not None:
+        facts["newest"] = {"latitude": pending.newest.latitude, "longitude": pending.newest.longitude}
+    return facts
+
+
+def _send(sending: Sending, message: Message, profile: Profile, turn: Turn) -> Send:
+    """The outbox row of a winner, leased to this engine where it has the provider."""
+    decision, candidate, address = sending.decision, sending.candidate, sending.address
+    provider = address.provider or _PROVIDERS.get(address.type or "", "fcm")
+    return Send(
+        bucket=bucket_of(profile.id),
+        id=decision.id,
+        profile_id=profile.id,
+        provider=provider,
+        purpose=candidate.purpose.name,
+        payload=Push(
+            device_id=sending.device_id,
+            token=address.token or "",
+            title=message.title,
+            body=message.body,
+            deeplink=message.deeplink,
+            image=message.image,
+            data={"decision": decision.id, "offer": candidate.offer.id, "rule": candidate.rule.id},
+            collapse_key=decision.id,
+            platform=address.type,
+        ),
+        expires_at=decision.expires_at or decision.decided_at,
+        attempts=0,
+        lease=turn.lease if provider in turn.providers else "",
+    )
+
+
+def _outbox_row(send: Send) -> tuple[Any, ...]:
+    return (
+        send.bucket,
+        send.id,
+        send.profile_id,
+        send.provider,
+        send.purpose,
+        _json(send.payload).decode(),
+        send.expires_at,
+        send.lease or None,
+    )

@@ -1,0 +1,92 @@
+"""The ASGI application: ingest in front, Litestar for everything else, the engine's life around."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any, cast
+
+from litestar import Litestar, Request, Response
+from litestar.config.cors import CORSConfig
+from litestar.datastructures import State
+from litestar.enums import ScopeType
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.plugins import ScalarRenderPlugin
+from litestar.openapi.spec import Components, SecurityScheme
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
+
+from engine.adapters.postgres.store import StoreError
+from engine.app.engine import Engine
+from engine.app.ingest import PATHS
+from engine.app.ingest_contract import with_ingest
+from engine.app.routes import admin, health, sdk_settings
+
+_PATHS = frozenset(PATHS)
+
+
+def _database_away(_: Request[Any, Any, Any], __: StoreError) -> Response[dict[str, str]]:
+    return Response(
+        {"message": "the database is away: try again"}, status_code=503, headers={"retry-after": "2"}
+    )
+
+
+def litestar_app(engine: Engine | None = None) -> Litestar:
+    """The routes. Without an engine they are good for their OpenAPI only."""
+
+    @asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        if engine is None:
+            yield
+            return
+        await engine.start()
+        try:
+            yield
+        finally:
+            await engine.stop()
+
+    app = Litestar(
+        route_handlers=[
+            health.healthz,
+            health.readyz,
+            health.metrics,
+            sdk_settings.segment_settings,
+            sdk_settings.rudder_settings,
+            admin.router,
+        ],
+        lifespan=[lifespan],
+        state=State({"engine": engine}),
+        cors_config=CORSConfig(allow_origins=[]),
+        openapi_config=OpenAPIConfig(
+            title="Viewfinder",
+            version=version("viewfinder"),
+            description="Events in, decisions out. See sdk_contract/README.md.",
+            path="/schema",
+            render_plugins=[ScalarRenderPlugin()],
+            components=Components(
+                security_schemes={
+                    "writeKey": SecurityScheme(
+                        type="http", scheme="basic", description="the key as user, no password"
+                    ),
+                    "adminToken": SecurityScheme(type="http", scheme="bearer"),
+                }
+            ),
+        ),
+        exception_handlers={StoreError: _database_away},
+        debug=False,
+    )
+    with_ingest(app.openapi_schema)
+    return app
+
+
+def application(engine: Engine) -> ASGIApp:
+    """What the server runs: a phone's events go past the router."""
+    routes = litestar_app(engine)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == ScopeType.HTTP and scope["path"] in _PATHS:
+            await engine.ingest(scope, receive, send)
+        else:
+            await routes(cast(HTTPScope, scope), receive, send)
+
+    return app

@@ -1,0 +1,357 @@
+"""The order of everything: what one event does to one profile, and what is decided on it.
+
+`observe` folds the event into the profile; `judge` weighs what rules put forward. Both are pure:
+the clock, the rules and what the models say are arguments. `judge` is called again with scores
+where the first call asked for them, so that one model run serves every candidate of a round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from engine.domain.offers import arbitration, caps, eligibility
+from engine.domain.offers.decisions import (
+    ORDER,
+    Decision,
+    Judged,
+    Outcome,
+    Reason,
+    decision_id,
+)
+from engine.domain.offers.eligibility import Candidate, Circumstances, Stop, Worth
+from engine.domain.offers.rules import Rule, RuleSet, TriggerKind
+from engine.domain.offers.scope import Scope
+from engine.domain.people import computed, fold
+from engine.domain.people.consent import location_precision, with_statements
+from engine.domain.people.events import Event, Kind, Location
+from engine.domain.people.profiles import Address, Contact, Profile, bucket_of
+from engine.domain.places.fence_index import Fence
+from engine.domain.places.presence import fix_of, step
+
+DEFAULT_TIME_TO_LIVE = timedelta(hours=4)
+_TRIGGERS = {Kind.TRACK: TriggerKind.EVENT, Kind.PAGE: TriggerKind.PAGE, Kind.SCREEN: TriggerKind.SCREEN}
+
+
+class Trigger(msgspec.Struct, frozen=True):
+    """Something that can set rules off: the event itself, or a transition that it caused."""
+
+    kind: TriggerKind
+    name: str
+    fence: Fence | None = None
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
+    """The profile after the event, the event as it may be kept, and what it set off."""
+
+    profile: Profile
+    event: Event
+    triggers: tuple[Trigger, ...]
+    notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Observation({self.event!r}, {len(self.triggers)} triggers)"
+
+
+class Sending(msgspec.Struct, frozen=True):
+    """A winner, and the device to send it to."""
+
+    decision: Decision
+    candidate: Candidate
+    device_id: str
+    address: Address
+
+    def __repr__(self) -> str:
+        return f"Sending({self.decision!r})"
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """Decisions and the profile with them counted; or the models to ask first, with the scope
+    that their inputs are read from."""
+
+    profile: Profile
+    decisions: tuple[Decision, ...] = ()
+    sends: tuple[Sending, ...] = ()
+    needed: frozenset[str] = frozenset()
+    scope: Scope | None = None
+
+    def __repr__(self) -> str:
+        return f"Verdict({len(self.decisions)} decisions)"
+
+
+def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Observation:
+    """The profile after `event`. Consent comes first, so that a position is kept only as exactly
+    as this very event still allows; presence before counting, because visits are counted too."""
+    workspace = rules.workspace
+    consent = with_statements(profile.consent, event, workspace)
+    event = fold.coarsened(event, location_precision(consent, workspace))
+    profile = fold.with_outcome(profile, event)
+    notes: tuple[str, ...] = ()
+
+    triggers: list[Trigger] = []
+    if (kind := _TRIGGERS.get(event.kind)) is not None:
+        triggers.append(Trigger(kind, event.name))
+    presence = profile.presence
+    if (fix := fix_of(event)) is not None:
+        moved = step(presence, fix, rules.index)
+        presence = moved.presence
+        if moved.ignored is not None:
+            notes = (f"fix: {moved.ignored}",)
+        for transition in moved.transitions:
+            fence = rules.fences[transition.fence]
+            triggers.append(Trigger(TriggerKind(transition.kind), fence.id, fence))
+
+    counts = profile.computed
+    for trigger in triggers:
+        counted = rules.computed_by_trigger.get((trigger.kind, trigger.name))
+        if counted:
+            scope = Scope(event=event_view(event), geofence=fence_view(trigger.fence), now=now)
+            counts, left_out = computed.count_in(counts, counted, scope, event.timestamp, workspace)
+            notes += left_out
+
+    timezone, locale = fold.zone_and_locale(profile, event)
+    after = msgspec.structs.replace(
+        profile,
+        seq=profile.seq + 1,
+        last_seen=max(profile.last_seen, event.timestamp),
+        consent=consent,
+        devices=fold.with_device(profile.devices, event),
+        traits=fold.with_traits(profile.traits, event),
+        presence=presence,
+        computed=counts,
+        timezone=timezone,
+        locale=locale,
+    )
+    return Observation(profile=after, event=event, triggers=tuple(triggers), notes=notes)
+
+
+def judge(
+    rules: RuleSet,
+    seen: Observation,
+    now: datetime,
+    newest: Location | None = None,
+    scores: Mapping[str, float | None] | None = None,
+) -> Verdict:
+    """What is decided on an observation.
+
+    `scores` is None on the first call; where a candidate's fate hangs on a model, the verdict then
+    only names the models needed. On the second call it holds each of those, None for one that
+    failed.
+    """
+    matched = [
+        (trigger, rule)
+        for trigger in seen.triggers
+        for rule in rules.by_trigger.get((trigger.kind, trigger.name), ())
+    ]
+    if not matched:
+        return Verdict(profile=seen.profile)
+
+    profile, workspace = seen.profile, rules.workspace
+    local = now.astimezone(caps.zone(profile.timezone, workspace.timezone))
+    device_id, address = _address(profile)
+    circumstances = Circumstances(
+        workspace=workspace,
+        profile=profile,
+        event=seen.event,
+        now=now,
+        local=local,
+        fences_at_newest=(
+            None if newest is None else frozenset(rules.index.containing(newest.latitude, newest.longitude))
+        ),
+        address=address,
+        scores=scores or {},
+    )
+    scope = _scope(rules, seen, now, local, address, scores or {})
+    candidates = list(_candidates(rules, matched, scope))
+
+    stops = [_before_scoring(c, circumstances) for c in candidates]
+    if scores is None and (needed := _models_needed(candidates, stops)):
+        return Verdict(profile=profile, needed=needed, scope=scope)
+
+    judged = [
+        (c, stop if stop is not None else eligibility.worth(c, circumstances))
+        for c, stop in zip(candidates, stops, strict=True)
+    ]
+    groups = [[pair for pair in judged if not pair[0].is_contract]]
+    groups += [[pair] for pair in judged if pair[0].is_contract]
+    decisions: list[Decision] = []
+    sends: list[Sending] = []
+    for ordinal, group in enumerate(g for g in groups if g):
+        decision, won = _decide_group(rules, seen, group, circumstances, ordinal)
+        decisions.append(decision)
+        if won is not None and address is not None:
+            sends.append(Sending(decision, won, device_id, address))
+            profile = fold.with_contact(
+                profile,
+                Contact(now, won.offer.id, won.rule.id, "push", won.purpose.name, decision.id),
+                now - rules.contact_horizon,
+            )
+    return Verdict(profile=profile, decisions=tuple(decisions), sends=tuple(sends), scope=scope)
+
+
+def _candidates(rules: RuleSet, matched: Iterable[tuple[Trigger, Rule]], scope: Scope) -> Iterable[Candidate]:
+    for trigger, rule in matched:
+        own = scope
+        if trigger.fence is not None:
+            own = msgspec.structs.replace(scope, geofence=fence_view(trigger.fence))
+        for offer_id in rule.offers:
+            offer = rules.offers[offer_id]
+            yield Candidate(
+                rule=rule,
+                offer=offer,
+                purpose=rules.workspace.purposes[offer.purpose],
+                trigger=trigger.kind,
+                fence=trigger.fence,
+                scope=own,
+            )
+
+
+def _before_scoring(candidate: Candidate, circumstances: Circumstances) -> Stop | None:
+    for gate in eligibility.BEFORE_SCORING:
+        stop = gate(candidate, circumstances)
+        if stop is not None:
+            return stop
+    return None
+
+
+def _models_needed(candidates: list[Candidate], stops: list[Stop | None]) -> frozenset[str]:
+    """The models that could still change something: of candidates that came through, and of those
+    whose condition is unknown because it reads a score."""
+    needed: set[str] = set()
+    for candidate, stop in zip(candidates, stops, strict=True):
+        if stop is None or stop.reason is Reason.CONDITION_UNKNOWN:
+            needed |= eligibility.models_read(candidate)
+    return frozenset(needed)
+
+
+def _decide_group(
+    rules: RuleSet,
+    seen: Observation,
+    group: list[tuple[Candidate, Worth | Stop]],
+    circumstances: Circumstances,
+    ordinal: int,
+) -> tuple[Decision, Candidate | None]:
+    """One decision over candidates that compete: the winner if there is one, and the record."""
+    ranks = {
+        position: arbitration.rank(c.rule, result.value, c.fence.id if c.fence else None, c.offer.id)
+        for position, (c, result) in enumerate(group)
+        if isinstance(result, Worth)
+    }
+    best = min(ranks, key=ranks.__getitem__) if ranks else None
+    won: Candidate | None = None
+    judged: list[Judged] = []
+    for position, (candidate, result) in enumerate(group):
+        stop = result if isinstance(result, Stop) else None
+        if position == best:
+            stop = eligibility.quiet(candidate, circumstances)
+            won = candidate if stop is None else None
+        elif best is not None and stop is None:
+            stop = Stop(Reason.OUTRANKED, {"by": group[best][0].rule.id, **_scores(group[best][1])})
+        judged.append(_judged(candidate, result, stop))
+
+    profile_id = seen.profile.id
+    leading = judged[best] if best is not None else max(judged, key=_how_far)
+    decision = Decision(
+        id=decision_id(profile_id, bucket_of(profile_id), seen.profile.seq, ordinal, circumstances.now),
+        message_id=seen.event.message_id,
+        profile_id=profile_id,
+        decided_at=circumstances.now,
+        trigger=(group[best][0] if best is not None else _candidate_of(group, judged, leading)).trigger.value,
+        outcome=Outcome.SUPPRESSED if won is None else Outcome.OFFERED,
+        revision=rules.revision,
+        geofence=leading.geofence,
+        rule=leading.rule,
+        offer=leading.offer,
+        reason=leading.reason,
+        propensity=leading.propensity,
+        expected_value=leading.expected_value,
+        expires_at=None if won is None else circumstances.now + _time_to_live(won),
+        candidates=tuple(judged),
+    )
+    return decision, won
+
+
+def _judged(candidate: Candidate, result: Worth | Stop, stop: Stop | None) -> Judged:
+    numbers = stop.numbers if stop is not None else {}
+    scored = result if isinstance(result, Worth) else None
+    return Judged(
+        rule=candidate.rule.id,
+        offer=candidate.offer.id,
+        geofence=candidate.fence.id if candidate.fence is not None else None,
+        reason=stop.reason if stop is not None else None,
+        numbers=numbers,
+        propensity=scored.propensity if scored else numbers.get("propensity"),
+        expected_value=scored.value if scored else numbers.get("expectedValue"),
+    )
+
+
+def _scores(result: Worth | Stop) -> dict[str, Any]:
+    return {"expectedValue": result.value} if isinstance(result, Worth) else {}
+
+
+def _how_far(judged: Judged) -> tuple[int, str, str]:
+    """Which suppressed candidate came furthest; names break ties, so that order does not."""
+    return (ORDER[judged.reason] if judged.reason else -1, judged.rule, judged.offer)
+
+
+def _candidate_of(
+    group: list[tuple[Candidate, Worth | Stop]], judged: list[Judged], leading: Judged
+) -> Candidate:
+    return group[next(i for i, j in enumerate(judged) if j is leading)][0]
+
+
+def _time_to_live(candidate: Candidate) -> timedelta:
+    push = candidate.offer.push
+    return push.time_to_live if push is not None else DEFAULT_TIME_TO_LIVE
+
+
+def _address(profile: Profile) -> tuple[str, Address | None]:
+    """The device to push to: of those that can be reached, the one seen last."""
+    reachable = [(a.seen_at, d) for d, a in profile.devices.items() if a.reachable]
+    if not reachable:
+        return "", None
+    device_id = max(reachable)[1]
+    return device_id, profile.devices[device_id]
+
+
+def _scope(
+    rules: RuleSet,
+    seen: Observation,
+    now: datetime,
+    local: datetime,
+    address: Address | None,
+    scores: Mapping[str, float | None],
+) -> Scope:
+    weather = seen.event.context.get("weather")
+    return Scope(
+        event=event_view(seen.event),
+        profile=computed.profile_view(seen.profile, rules.workspace, now),
+        weather=weather if isinstance(weather, Mapping) else {},
+        device={"type": address.type} if address is not None else {},
+        propensity=scores,
+        local=caps.local_view(local),
+        now=now,
+    )
+
+
+def event_view(event: Event) -> dict[str, Any]:
+    """`event.*` of expressions and messages."""
+    return {
+        "name": event.name,
+        "kind": event.kind.value,
+        "properties": event.properties,
+        "context": event.context,
+        "traits": event.traits,
+        "timestamp": event.timestamp,
+        "trusted": event.trusted,
+    }
+
+
+def fence_view(fence: Fence | None) -> dict[str, Any]:
+    """`geofence.*` of expressions and messages: its properties, with its id, and a name."""
+    if fence is None:
+        return {}
+    return {"name": fence.id, **fence.properties, "id": fence.id}

@@ -1,0 +1,220 @@
+"""May this offer be made to this person now? The gates, in the order in which they are checked.
+
+A gate is a function from a candidate and its circumstances to None (go on) or a `Stop`: the reason
+and its numbers. Nothing is raised and nothing is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from engine.domain.offers import caps
+from engine.domain.offers.arbitration import expected_value
+from engine.domain.offers.decisions import Reason
+from engine.domain.offers.rules import Offer, Purpose, Rule, TriggerKind, Workspace
+from engine.domain.offers.scope import UNKNOWN, Scope
+from engine.domain.people.consent import permits, state_of
+from engine.domain.people.events import Event
+from engine.domain.people.identity import QUARANTINE
+from engine.domain.people.profiles import Address, Profile
+from engine.domain.places.fence_index import Fence
+
+
+class Stop(msgspec.Struct, frozen=True):
+    """Why a candidate goes no further, and by how much."""
+
+    reason: Reason
+    numbers: Mapping[str, Any] = {}
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """An offer that a rule put forward now, with what it may look at."""
+
+    rule: Rule
+    offer: Offer
+    purpose: Purpose
+    trigger: TriggerKind
+    fence: Fence | None
+    scope: Scope
+
+    @property
+    def is_contract(self) -> bool:
+        return self.purpose.basis == "contract"
+
+    def __repr__(self) -> str:
+        return f"Candidate({self.rule.id!r}, {self.offer.id!r})"
+
+
+class Circumstances(msgspec.Struct, frozen=True, kw_only=True):
+    """What all candidates of one event share. `fences_at_newest` are the fences around the newest
+    fix of the same request, None where that is the event's own; `scores` holds what the models
+    said so far, None for a model that failed."""
+
+    workspace: Workspace
+    profile: Profile
+    event: Event
+    now: datetime
+    local: datetime
+    fences_at_newest: frozenset[str] | None
+    address: Address | None
+    scores: Mapping[str, float | None]
+
+    def __repr__(self) -> str:
+        return "Circumstances(…)"
+
+
+class Worth(msgspec.Struct, frozen=True):
+    """A candidate's score. `value` is None for an offer that states none."""
+
+    propensity: float | None = None
+    value: float | None = None
+
+
+Gate = Callable[[Candidate, Circumstances], "Stop | None"]
+
+
+def dates(c: Candidate, now: Circumstances) -> Stop | None:
+    for part in (c.rule, c.offer):
+        if part.starts is not None and now.now < part.starts:
+            return Stop(Reason.OUTSIDE_DATES, {"starts": part.starts})
+        if part.ends is not None and now.now >= part.ends:
+            return Stop(Reason.OUTSIDE_DATES, {"ends": part.ends})
+    return None
+
+
+def quarantine(c: Candidate, now: Circumstances) -> Stop | None:
+    identities = len(now.profile.identities)
+    return Stop(Reason.QUARANTINED, {"identities": identities}) if identities >= QUARANTINE else None
+
+
+def consent(c: Candidate, now: Circumstances) -> Stop | None:
+    if permits(now.profile.consent, c.purpose):
+        return None
+    state = state_of(now.profile.consent, c.purpose.name)
+    return Stop(Reason.NO_CONSENT, {"purpose": c.purpose.name, "state": state})
+
+
+def freshness(c: Candidate, now: Circumstances) -> Stop | None:
+    age = (now.now - now.event.timestamp).total_seconds()
+    if c.rule.fresh is not None and age > c.rule.fresh.total_seconds():
+        return Stop(Reason.STALE_EVENT, {"ageSeconds": age, "freshSeconds": c.rule.fresh.total_seconds()})
+    if now.fences_at_newest is not None and c.fence is not None:
+        inside = c.fence.id in now.fences_at_newest
+        if inside is not (c.trigger is TriggerKind.ENTER):
+            return Stop(Reason.STALE_EVENT, {"insideAtNewestFix": inside})
+    return None
+
+
+def condition(c: Candidate, now: Circumstances) -> Stop | None:
+    for expression in (c.rule.when.condition, c.rule.condition):
+        if expression is None:
+            continue
+        answer = expression.evaluate(c.scope)
+        if answer is UNKNOWN:
+            return Stop(Reason.CONDITION_UNKNOWN, {"condition": expression.text})
+        if answer is not True:
+            return Stop(Reason.CONDITION_FALSE, {"condition": expression.text})
+    return None
+
+
+def hours(c: Candidate, now: Circumstances) -> Stop | None:
+    if c.rule.during is None or caps.is_during(c.rule.during, now.local):
+        return None
+    return Stop(Reason.OUTSIDE_HOURS, {"local": now.local.strftime("%a %H:%M")})
+
+
+def device(c: Candidate, now: Circumstances) -> Stop | None:
+    return Stop(Reason.NO_DEVICE) if now.address is None else None
+
+
+def permission(c: Candidate, now: Circumstances) -> Stop | None:
+    stated = now.address.permissions.get("push") if now.address is not None else None
+    return Stop(Reason.NO_PERMISSION, {"push": stated}) if stated == "denied" else None
+
+
+def frequency(c: Candidate, now: Circumstances) -> Stop | None:
+    if c.is_contract:
+        return None
+    for cap in now.workspace.caps:
+        if cap.channel not in (None, "push") or cap.purpose not in (None, c.purpose.name):
+            continue
+        count = caps.counted(now.profile.contacts, cap, now.local, None)
+        if count >= cap.times:
+            return _capped(cap.times, cap.per.text, count, "workspace")
+    for cap in c.rule.caps:
+        count = caps.counted(now.profile.contacts, cap, now.local, c.rule.id)
+        if count >= cap.times:
+            return _capped(cap.times, cap.per.text, count, c.rule.id)
+    return None
+
+
+def _capped(times: int, per: str, count: int, of: str) -> Stop:
+    return Stop(Reason.CAPPED, {"times": times, "per": per, "count": count, "of": of})
+
+
+BEFORE_SCORING: tuple[Gate, ...] = (
+    dates,
+    quarantine,
+    consent,
+    freshness,
+    condition,
+    hours,
+    device,
+    permission,
+    frequency,
+)
+
+
+def models_read(c: Candidate) -> frozenset[str]:
+    """The models that the candidate's conditions or worth depend on."""
+    reads = {
+        path.removeprefix("propensity.")
+        for expression in (c.rule.when.condition, c.rule.condition, c.offer.value)
+        if expression is not None
+        for path in expression.reads
+        if path.startswith("propensity.")
+    }
+    return frozenset(reads | {m for m in (c.offer.model, c.offer.baseline) if m is not None})
+
+
+def worth(c: Candidate, now: Circumstances) -> Worth | Stop:
+    """The candidate's propensity and expected value, or why it is not worth making."""
+    offer, scores = c.offer, now.scores
+    propensity = scores.get(offer.model) if offer.model is not None else offer.prior
+    if offer.model is not None and propensity is None:
+        return Stop(Reason.MODEL_FAILED, {"model": offer.model})
+    if propensity is not None and propensity < offer.at_least and not c.is_contract:
+        return Stop(Reason.LOW_PROPENSITY, {"propensity": propensity, "atLeast": offer.at_least})
+    if offer.value is None or c.is_contract:
+        return Worth(propensity)
+    baseline = 0.0
+    if offer.baseline is not None:
+        scored = scores.get(offer.baseline)
+        if scored is None:
+            return Stop(Reason.MODEL_FAILED, {"model": offer.baseline})
+        baseline = scored
+    value = offer.value.evaluate(c.scope)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return Stop(Reason.CONDITION_UNKNOWN, {"value": offer.value.text})
+    expected = expected_value(float(value), offer, propensity or 0.0, baseline, c.rule.lever)
+    if expected <= 0.0:
+        return Stop(
+            Reason.NOT_WORTH_IT,
+            {"expectedValue": expected, "propensity": propensity, "value": value, "cost": offer.cost},
+        )
+    return Worth(propensity, expected)
+
+
+def quiet(c: Candidate, now: Circumstances) -> Stop | None:
+    """Checked for the winner only, after arbitration."""
+    hours = now.workspace.quiet_hours
+    if hours is None or c.is_contract or not caps.is_quiet(hours, now.local):
+        return None
+    return Stop(
+        Reason.QUIET_HOURS,
+        {"from": f"{hours.start:%H:%M}", "to": f"{hours.end:%H:%M}", "local": f"{now.local:%H:%M}"},
+    )

@@ -1,0 +1,227 @@
+"""The rule set: everything that a workspace's files say, compiled and cross-checked.
+
+Built by `engine.formats.workspace`, used whole by `engine.domain.decide`, swapped whole on reload.
+Nothing in here is looked up by name at decision time that could be missing: the loader has
+already proved that every name resolves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, time, timedelta
+from enum import StrEnum
+from typing import Any, Literal
+
+import msgspec
+
+from engine.domain.offers.expressions import Expression
+from engine.domain.offers.propensity import ModelCard
+from engine.domain.places.fence_index import Fence, FenceIndex
+
+Channel = Literal["push"]
+CalendarUnit = Literal["day", "week", "month"]
+Render = Callable[[Mapping[str, Any]], str]
+"""A compiled message template: variables by root name to text. Never raises on missing values."""
+
+
+class Window(msgspec.Struct, frozen=True):
+    """A span to count in: a rolling duration, or a calendar unit of the person's local time."""
+
+    rolling: timedelta | None = None
+    calendar: CalendarUnit | None = None
+    text: str = ""
+
+
+class Cap(msgspec.Struct, frozen=True, kw_only=True):
+    """At most `times` offers per person and window. On a rule it counts that rule's offers; in the
+    workspace it counts all, or those of one channel or purpose."""
+
+    times: int
+    per: Window
+    channel: Channel | None = None
+    purpose: str | None = None
+
+
+class Purpose(msgspec.Struct, frozen=True, kw_only=True):
+    """A consent purpose. `names` are what consent tools call it. `contract` needs no opt-in."""
+
+    name: str
+    basis: Literal["consent", "contract"] = "consent"
+    unknown: Literal["deny", "allow"] = "deny"
+    names: frozenset[str] = frozenset()
+
+
+class QuietHours(msgspec.Struct, frozen=True):
+    """From `start` (inclusive) to `end` (exclusive), local time; may pass midnight."""
+
+    start: time
+    end: time
+
+
+class During(msgspec.Struct, frozen=True):
+    """When a rule may fire, local time. Empty `days` means every day ("mon" to "sun")."""
+
+    start: time = time(0)
+    end: time = time(0)
+    days: frozenset[str] = frozenset()
+
+
+Precision = Literal["exact", "neighbourhood", "city", "none"]
+
+
+class LocationPrecision(msgspec.Struct, frozen=True, kw_only=True):
+    """How exactly a position may be kept and used, by the state of the `location` purpose."""
+
+    granted: Precision = "exact"
+    denied: Precision = "none"
+    unknown: Precision = "city"
+
+
+class Namespace(msgspec.Struct, frozen=True, kw_only=True):
+    """A kind of identity, strongest first in the workspace. `sources` are paths into the event,
+    e.g. ("traits", "email"); user_id and anonymous_id come from the event's own fields."""
+
+    name: str
+    one: bool = False
+    on_change: Literal["move", "replace"] = "move"
+    sources: tuple[tuple[str, ...], ...] = ()
+
+
+TraitType = Literal["string", "number", "boolean", "timestamp", "list"]
+
+
+class TraitDeclaration(msgspec.Struct, frozen=True, kw_only=True):
+    name: str
+    type: TraitType
+    source: str = "first_party"
+    label: str | None = None
+
+
+class TriggerKind(StrEnum):
+    EVENT = "event"
+    PAGE = "page"
+    SCREEN = "screen"
+    ENTER = "enter"
+    EXIT = "exit"
+
+
+class Pattern(msgspec.Struct, frozen=True, kw_only=True):
+    """What sets a rule off or is counted by a computed trait.
+
+    `name` is the event's, page's or screen's; `fences` the ids that `fence:` or `tag:` stands for.
+    """
+
+    kind: TriggerKind
+    name: str = ""
+    fences: frozenset[str] = frozenset()
+    condition: Expression | None = None
+
+
+class ComputedKind(StrEnum):
+    COUNT = "count"
+    SUM = "sum"
+    LAST = "last"
+    DAYS_SINCE = "days_since"
+    STEPS = "steps"
+
+
+class Computed(msgspec.Struct, frozen=True, kw_only=True):
+    """A computed trait. `value` is what is summed or kept last. `steps` climb with the trait `of`,
+    lowest threshold first. `money` sums are in the workspace's currency."""
+
+    name: str
+    kind: ComputedKind
+    pattern: Pattern | None = None
+    value: Expression | None = None
+    of: str = ""
+    steps: tuple[tuple[float, str], ...] = ()
+
+
+class PushMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """Title and body by language tag, the first one being the default; compiled templates."""
+
+    title: Mapping[str, Render]
+    body: Mapping[str, Render]
+    deeplink: Render | None = None
+    image: Render | None = None
+    time_to_live: timedelta = timedelta(hours=4)
+
+    def __repr__(self) -> str:
+        return "PushMessage(…)"
+
+
+class Offer(msgspec.Struct, frozen=True, kw_only=True):
+    """A catalogue item. Money in the workspace's currency; `propensity` is a model's name or a
+    plain prior; `baseline` a model of buying without the offer."""
+
+    id: str
+    purpose: str
+    value: Expression | None = None
+    cost: float = 0.0
+    send_cost: float = 0.0
+    model: str | None = None
+    prior: float | None = None
+    at_least: float = 0.0
+    baseline: str | None = None
+    tags: frozenset[str] = frozenset()
+    starts: datetime | None = None
+    ends: datetime | None = None
+    push: PushMessage | None = None
+    file: str = ""
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """When, for whom, what. `fresh` is how old the event may be, None for any age."""
+
+    id: str
+    when: Pattern
+    offers: tuple[str, ...]
+    condition: Expression | None = None
+    during: During | None = None
+    caps: tuple[Cap, ...] = ()
+    fresh: timedelta | None = None
+    priority: float = 0.0
+    lever: float = 0.0
+    tags: frozenset[str] = frozenset()
+    starts: datetime | None = None
+    ends: datetime | None = None
+    file: str = ""
+
+
+class Workspace(msgspec.Struct, frozen=True, kw_only=True):
+    timezone: str = "UTC"
+    currency: str = "EUR"
+    rates: Mapping[str, float] = {}
+    quiet_hours: QuietHours | None = None
+    caps: tuple[Cap, ...] = ()
+    purposes: Mapping[str, Purpose] = {}
+    location_precision: LocationPrecision = LocationPrecision()
+    namespaces: tuple[Namespace, ...] = ()
+    server_only: frozenset[str] = frozenset()
+    traits: Mapping[str, TraitDeclaration] = {}
+    computed: tuple[Computed, ...] = ()
+    retention: Mapping[str, timedelta] = {}
+
+
+class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
+    """A revision, ready to decide with.
+
+    `by_trigger` maps (kind, event name) and (enter/exit, fence id) to the rules that they can set
+    off, in order of rule id; `computed_by_trigger` the same for computed traits. `names` are the
+    roots that expressions may read.
+    """
+
+    revision: str
+    workspace: Workspace
+    fences: Mapping[str, Fence]
+    index: FenceIndex
+    offers: Mapping[str, Offer]
+    rules: Mapping[str, Rule]
+    models: Mapping[str, ModelCard]
+    by_trigger: Mapping[tuple[TriggerKind, str], tuple[Rule, ...]]
+    computed_by_trigger: Mapping[tuple[TriggerKind, str], tuple[Computed, ...]]
+    contact_horizon: timedelta = timedelta(days=400)
+    """How far back any cap looks: offers made before are forgotten."""
+
+    def __repr__(self) -> str:
+        return f"RuleSet({self.revision!r}, {len(self.rules)} rules)"

@@ -1,0 +1,54 @@
+"""What a person allowed, by purpose: granted, denied, or unknown, which is neither."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+from engine.domain.offers.rules import Precision, Purpose, Workspace
+from engine.domain.people.events import Event
+from engine.domain.people.profiles import Consent
+
+LOCATION = "location"
+State = Literal["granted", "denied", "unknown"]
+
+
+def state_of(consent: Mapping[str, Consent], purpose: str) -> State:
+    statement = consent.get(purpose)
+    if statement is None:
+        return "unknown"
+    return "granted" if statement.granted else "denied"
+
+
+def permits(consent: Mapping[str, Consent], purpose: Purpose) -> bool:
+    """Whether the purpose may be acted on. A contract purpose needs no consent."""
+    if purpose.basis == "contract":
+        return True
+    state = state_of(consent, purpose.name)
+    return state == "granted" or (state == "unknown" and purpose.unknown == "allow")
+
+
+def location_precision(consent: Mapping[str, Consent], workspace: Workspace) -> Precision:
+    """How exactly this person's position may be kept."""
+    if LOCATION not in workspace.purposes:
+        return "exact"
+    return getattr(workspace.location_precision, state_of(consent, LOCATION))  # type: ignore[no-any-return]
+
+
+def with_statements(consent: dict[str, Consent], event: Event, workspace: Workspace) -> dict[str, Consent]:
+    """The consent after what the event states; the newest statement of a purpose stands.
+
+    Names that consent tools use are mapped to the workspace's purposes; names that nobody
+    declared are left out.
+    """
+    if not event.consent:
+        return consent
+    changed = dict(consent)
+    for purpose in workspace.purposes.values():
+        for name, granted in event.consent.items():
+            if name != purpose.name and name not in purpose.names:
+                continue
+            known = changed.get(purpose.name)
+            if known is None or known.at <= event.timestamp:
+                changed[purpose.name] = Consent(granted, event.timestamp, name)
+    return changed

@@ -1,0 +1,105 @@
+"""What a phone or a server reported: one frozen value per event, whatever protocol it came by.
+
+The wire (Segment, RudderStack) is turned into these in `engine.formats.segment`; timers and the
+engine's own outcomes build them directly. Times are aware UTC datetimes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+import msgspec
+
+
+class Kind(StrEnum):
+    """The calls of the Segment protocol."""
+
+    TRACK = "track"
+    IDENTIFY = "identify"
+    SCREEN = "screen"
+    PAGE = "page"
+    GROUP = "group"
+    ALIAS = "alias"
+    MERGE = "merge"
+
+
+class Sender(StrEnum):
+    """Who named the message: each has its own space of message ids, so that no phone can occupy
+    the id of a timer, and a generated id never meets a client's."""
+
+    CLIENT = "client"
+    ENGINE = "engine"
+    GENERATED = "generated"
+
+
+class Location(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One fix. Degrees (WGS 84), metres, metres per second, degrees clockwise from north.
+
+    `at` is the fix's own time as the device stated it, not corrected for the device's clock:
+    presence uses differences of it. `accuracy` is 25 where the phone gave none or a negative one.
+    """
+
+    latitude: float
+    longitude: float
+    accuracy: float = 25.0
+    altitude: float | None = None
+    speed: float | None = None
+    heading: float | None = None
+    is_mock: bool = False
+    at: datetime | None = None
+
+    def __repr__(self) -> str:
+        return "Location(…)"
+
+
+class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The address that a push can be sent to, as stated by one event. It never joins people.
+
+    `token` is UNSET where the event said nothing of it, None where it took the token away.
+    """
+
+    id: str
+    type: str | None = None
+    token: str | msgspec.UnsetType | None = msgspec.UNSET
+    provider: str | None = None
+    environment: str | None = None
+    app: str | None = None
+    permissions: Mapping[str, Any] = {}
+
+    def __repr__(self) -> str:
+        return f"Device(type={self.type!r}, …)"
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One thing that happened to one person.
+
+    `name` is the track event's, the page's or the screen's name. `timestamp` is the event's time
+    after correction for the device's clock (wire.md, Time), `raw_timestamp` what the caller sent.
+    `trusted` is true for a server key. `consent` holds category or purpose names as sent.
+    """
+
+    kind: Kind
+    message_id: str
+    received_at: datetime
+    timestamp: datetime
+    name: str = ""
+    sender: Sender = Sender.CLIENT
+    user_id: str | None = None
+    anonymous_id: str | None = None
+    previous_id: str | None = None
+    group_id: str | None = None
+    properties: Mapping[str, Any] = {}
+    traits: Mapping[str, Any] = {}
+    context: Mapping[str, Any] = {}
+    consent: Mapping[str, bool] = {}
+    device: Device | None = None
+    location: Location | None = None
+    raw_timestamp: str | None = None
+    sent_at: datetime | None = None
+    trusted: bool = False
+
+    def __repr__(self) -> str:
+        return f"Event(kind={self.kind.value!r}, name={self.name!r}, …)"

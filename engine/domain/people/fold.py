@@ -1,0 +1,146 @@
+"""An event's own statements folded into the profile: consent, device, traits, place, time.
+
+Each step is a value in, a value out; the order matters where it says so.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import h3.api.basic_int as h3
+import msgspec
+
+from engine.domain.offers.rules import Precision
+from engine.domain.people.events import Device, Event, Sender
+from engine.domain.people.profiles import Address, Contact, Profile, Trait, token_digest
+
+MAX_TRAITS = 500
+MAX_DEVICES = 20
+_COARSE: dict[Precision, tuple[int, float]] = {"neighbourhood": (7, 1400.0), "city": (5, 9900.0)}
+"""H3 resolution, and the greatest distance of a point in such a cell from its centre, metres."""
+
+
+def coarsened(event: Event, precision: Precision) -> Event:
+    """The event with its position as exact as the person allowed, before anything keeps it."""
+    location = event.location
+    if location is None or precision == "exact":
+        return event
+    if precision == "none":
+        return msgspec.structs.replace(event, location=None)
+    resolution, radius = _COARSE[precision]
+    latitude, longitude = h3.cell_to_latlng(
+        h3.latlng_to_cell(location.latitude, location.longitude, resolution)
+    )
+    coarse = msgspec.structs.replace(
+        location,
+        latitude=round(latitude, 4),
+        longitude=round(longitude, 4),
+        accuracy=max(radius, location.accuracy),
+        altitude=None,
+        speed=None,
+        heading=None,
+    )
+    return msgspec.structs.replace(event, location=coarse)
+
+
+def with_device(devices: dict[str, Address], event: Event) -> dict[str, Address]:
+    """The person's addresses after what the event says of its device.
+
+    `Logged Out` stops personal pushes to the device until its user is named again.
+    """
+    device = event.device
+    if device is None:
+        return devices
+    known = devices.get(device.id) or Address(seen_at=event.timestamp)
+    if event.name == "Logged Out":
+        logged_out = True
+    elif event.user_id is not None:
+        logged_out = False
+    else:
+        logged_out = known.logged_out
+    seen_at = max(known.seen_at, event.timestamp)
+    address = _stated(known, device, event.timestamp, seen_at, logged_out)
+    if address == known and device.id in devices:
+        return devices
+    changed = {**devices, device.id: address}
+    while len(changed) > MAX_DEVICES:
+        del changed[min(changed, key=lambda d: changed[d].seen_at)]
+    return changed
+
+
+def _stated(known: Address, device: Device, at: datetime, seen_at: datetime, logged_out: bool) -> Address:
+    token, token_at = known.token, known.token_at
+    if device.token is not msgspec.UNSET:
+        token, token_at = device.token, at
+    return Address(
+        type=device.type or known.type,
+        token=token,
+        provider=device.provider or known.provider,
+        environment=device.environment or known.environment,
+        app=device.app or known.app,
+        permissions={**known.permissions, **device.permissions} if device.permissions else known.permissions,
+        logged_out=logged_out,
+        seen_at=seen_at,
+        token_at=token_at,
+    )
+
+
+def with_traits(traits: dict[str, Trait], event: Event) -> dict[str, Trait]:
+    """The traits after the event's; the newest write of each stands. A null takes a trait away."""
+    if not event.traits:
+        return traits
+    changed = dict(traits)
+    for name, value in event.traits.items():
+        known = changed.get(name)
+        if known is not None and known.at > event.timestamp:
+            continue
+        if known is None and len(changed) >= MAX_TRAITS:
+            continue
+        changed[name] = Trait(value, event.timestamp)
+    return changed
+
+
+def with_outcome(profile: Profile, event: Event) -> Profile:
+    """What became of a push: a delivered one is marked, one never accepted gives its cap back, a
+    token that the provider no longer knows is forgotten."""
+    if event.sender is not Sender.ENGINE:
+        return profile
+    decision = event.properties.get("decision")
+    if event.name == "Offer Delivered":
+        contacts = tuple(
+            msgspec.structs.replace(c, delivered=True) if c.decision == decision else c
+            for c in profile.contacts
+        )
+        return msgspec.structs.replace(profile, contacts=contacts)
+    if event.name == "Offer Failed":
+        contacts = tuple(c for c in profile.contacts if c.decision != decision)
+        devices = profile.devices
+        if event.properties.get("token_forgotten"):
+            devices = _without_token(devices, event.properties)
+        return msgspec.structs.replace(profile, contacts=contacts, devices=devices)
+    return profile
+
+
+def _without_token(devices: dict[str, Address], properties: Any) -> dict[str, Address]:
+    device = devices.get(properties.get("device", ""))
+    if device is None or device.token is None:
+        return devices
+    if token_digest(device.token) != properties.get("token_digest"):
+        return devices  # registered anew since the push was sent
+    return {**devices, properties["device"]: msgspec.structs.replace(device, token=None)}
+
+
+def with_contact(profile: Profile, contact: Contact, horizon: datetime, most: int = 2000) -> Profile:
+    """The profile with one more offer made; older ones than any cap looks back to are let go."""
+    kept = tuple(c for c in profile.contacts if c.at > horizon)[-most + 1 :]
+    return msgspec.structs.replace(profile, contacts=(*kept, contact))
+
+
+def zone_and_locale(profile: Profile, event: Event) -> tuple[str | None, str | None]:
+    """The person's time zone and language, from the newest event that states them."""
+    timezone, locale = event.context.get("timezone"), event.context.get("locale")
+    return (
+        timezone if isinstance(timezone, str) and timezone else profile.timezone,
+        locale if isinstance(locale, str) and locale else profile.locale,
+    )

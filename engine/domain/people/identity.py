@@ -1,0 +1,201 @@
+"""Who an event is about: from the ids that it carries to one profile, by deterministic links.
+
+`plan` says what one event does to the identity graph; `apply` does it to the documents. Both are
+pure: the index is asked beforehand, and its answers are only hints, because a profile's document
+says itself which identities it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from engine.domain.offers.rules import Namespace
+from engine.domain.people.events import Event, Kind
+from engine.domain.people.profiles import (
+    DEVICE_NAMESPACE,
+    Address,
+    Identity,
+    IdentityKey,
+    Profile,
+)
+
+QUARANTINE = 1000
+"""More identities than one person can have: kept, but linked no further and offered nothing."""
+MAX_VALUE_LENGTH = 512
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """What an event does to the graph.
+
+    `owner` is the profile that the event belongs to, None for a new one made by `keys[0]`. `links`
+    are added to it; `moves` are taken from the profile named beside; `retired` are dropped.
+    """
+
+    keys: tuple[IdentityKey, ...]
+    owner: str | None
+    links: tuple[IdentityKey, ...] = ()
+    moves: tuple[tuple[IdentityKey, str], ...] = ()
+    retired: tuple[IdentityKey, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def touches_others(self) -> bool:
+        """Whether a second profile's document changes too."""
+        return bool(self.moves)
+
+    def __repr__(self) -> str:
+        return f"Plan(owner={self.owner}, {len(self.links)} links, {len(self.moves)} moves)"
+
+
+def keys_of(event: Event, namespaces: Sequence[Namespace]) -> tuple[IdentityKey, ...]:
+    """The identities that an event carries, strongest first; an alias's previous id is not one."""
+    keys: list[IdentityKey] = []
+    for namespace in namespaces:
+        value: Any = None
+        if namespace.name == "user_id":
+            value = event.user_id
+        elif namespace.name == "anonymous_id":
+            value = event.anonymous_id
+        for path in namespace.sources:
+            if value is None:
+                value = _at(event, path)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            value = str(value)
+        if isinstance(value, str) and value and len(value) <= MAX_VALUE_LENGTH:
+            keys.append((namespace.name, value))
+    return tuple(keys)
+
+
+def lookups(event: Event, keys: tuple[IdentityKey, ...]) -> tuple[IdentityKey, ...]:
+    """Everything that the index must be asked about before `plan`."""
+    asked = keys
+    if event.previous_id is not None and event.kind in (Kind.ALIAS, Kind.MERGE):
+        asked += (("user_id", event.previous_id), ("anonymous_id", event.previous_id))
+    if event.device is not None:
+        asked += ((DEVICE_NAMESPACE, event.device.id),)
+    return asked
+
+
+def _at(event: Event, path: tuple[str, ...]) -> Any:
+    node: Any = event.traits if path[0] == "traits" else getattr(event, path[0], None)
+    for step in path[1:]:
+        node = node.get(step) if isinstance(node, Mapping) else None
+    return node
+
+
+def plan(
+    event: Event,
+    keys: tuple[IdentityKey, ...],
+    namespaces: Sequence[Namespace],
+    owner_of: Callable[[IdentityKey], Profile | None],
+) -> Plan:
+    """What `event` does to the graph.
+
+    `owner_of` gives the profile whose document lists a key. The strongest key with an owner
+    decides, unless that profile is somebody else: has another value of a namespace of which a
+    person has at most one, stronger than the key. Weaker identities that belong to another profile
+    move to this one.
+    """
+    notes: list[str] = []
+    previous = _previous_key(event, owner_of, notes)
+    if previous is not None and previous not in keys:
+        keys = (*keys, previous)
+    ones = {n.name: n for n in namespaces if n.one}
+
+    owner: Profile | None = None
+    for position, key in enumerate(keys):
+        candidate = owner_of(key)
+        if candidate is not None and not _is_somebody_else(candidate, keys[:position], ones):
+            owner = candidate
+            break
+
+    links: list[IdentityKey] = []
+    moves: list[tuple[IdentityKey, str]] = []
+    retired: list[IdentityKey] = []
+    full = owner is not None and len(owner.identities) >= QUARANTINE
+    for key in keys:
+        if owner is not None and owner.lists(key):
+            continue
+        if full:
+            notes.append("quarantined: not linked")
+            continue
+        if owner is not None and key[0] in ones:
+            held = [i.key for i in owner.identities if i.namespace == key[0]]
+            if held and ones[key[0]].on_change == "replace":
+                retired.extend(held)
+            elif held:
+                notes.append(f"{key[0]}: the profile has another one, not linked")
+                continue
+        other = owner_of(key)
+        if other is not None:
+            moves.append((key, other.id))
+        else:
+            links.append(key)
+    device_key = (DEVICE_NAMESPACE, event.device.id) if event.device is not None else None
+    if device_key is not None and (owner is None or not owner.lists(device_key)):
+        other = owner_of(device_key)
+        if other is not None:
+            moves.append((device_key, other.id))
+        else:
+            links.append(device_key)
+    return Plan(
+        keys=keys,
+        owner=owner.id if owner is not None else None,
+        links=tuple(links),
+        moves=tuple(moves),
+        retired=tuple(retired),
+        notes=tuple(notes),
+    )
+
+
+def _previous_key(
+    event: Event, owner_of: Callable[[IdentityKey], Profile | None], notes: list[str]
+) -> IdentityKey | None:
+    """An alias's previous id: a user_id where one is known by that name, else an anonymous_id."""
+    if event.previous_id in (None, event.user_id) or event.kind not in (Kind.ALIAS, Kind.MERGE):
+        return None
+    as_user = ("user_id", event.previous_id)
+    if owner_of(as_user) is not None:
+        notes.append("merge_refused: two people, each with a user_id")
+        return None
+    return ("anonymous_id", event.previous_id)
+
+
+def _is_somebody_else(
+    profile: Profile, stronger: Sequence[IdentityKey], ones: Mapping[str, Namespace]
+) -> bool:
+    for namespace, value in stronger:
+        if namespace in ones and ones[namespace].on_change == "move":
+            for identity in profile.identities:
+                if identity.namespace == namespace and identity.value != value:
+                    return True
+    return False
+
+
+def gains(profile: Profile, change: Plan, event: Event, addresses: Mapping[str, Address]) -> Profile:
+    """The owner's document after the plan. `addresses` are the devices that move along, by id."""
+    if not (change.links or change.moves or change.retired):
+        return profile
+    dropped = set(change.retired)
+    identities = [i for i in profile.identities if i.key not in dropped]
+    for key in (*change.links, *(key for key, _ in change.moves)):
+        if key[0] != DEVICE_NAMESPACE:
+            identities.append(Identity(key[0], key[1], event.timestamp, event.message_id))
+    devices = {**profile.devices, **addresses} if addresses else profile.devices
+    return msgspec.structs.replace(profile, identities=tuple(identities), devices=devices)
+
+
+def loses(profile: Profile, keys: Sequence[IdentityKey], to: str) -> Profile:
+    """The document of a profile from which `keys` moved to the profile `to`."""
+    gone = set(keys)
+    identities = tuple(i for i in profile.identities if i.key not in gone)
+    devices = {d: a for d, a in profile.devices.items() if (DEVICE_NAMESPACE, d) not in gone}
+    return msgspec.structs.replace(
+        profile,
+        identities=identities,
+        devices=devices,
+        succeeded_by=profile.succeeded_by if identities else to,
+    )

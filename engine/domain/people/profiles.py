@@ -1,0 +1,164 @@
+"""The golden record of a person: one frozen document, replaced whole by every event.
+
+The document is the authority: it lists its own identities and devices, and the tables that index
+them are checked against it. `version` counts commits and guards them; `seq` counts the events
+folded in. Documents are stored as MessagePack; `format` says how to read an old one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from hashlib import blake2b, sha256
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from engine.domain.places.presence import Presence
+
+FORMAT = 1
+DEVICE_NAMESPACE = "$device"
+"""In the identity index, the namespace of device ids: addresses, which never join people."""
+PROFILE_NAMESPACE = "$profile"
+"""The key of an event that names its profile by id: a timer's, or a delivery's outcome."""
+
+IdentityKey = tuple[str, str]
+"""Namespace and value."""
+
+
+class Identity(msgspec.Struct, frozen=True, array_like=True):
+    """One of the names that a person is known by, with when it was linked and by which message."""
+
+    namespace: str
+    value: str
+    linked_at: datetime
+    message_id: str = ""
+
+    @property
+    def key(self) -> IdentityKey:
+        return (self.namespace, self.value)
+
+    def __repr__(self) -> str:
+        return f"Identity({self.namespace!r}, …)"
+
+
+class Trait(msgspec.Struct, frozen=True, array_like=True):
+    """A value somebody stated, and when."""
+
+    value: Any
+    at: datetime
+
+    def __repr__(self) -> str:
+        return "Trait(…)"
+
+
+class Consent(msgspec.Struct, frozen=True, array_like=True):
+    """An explicit statement for one purpose. Its absence is unknown, not denied."""
+
+    granted: bool
+    at: datetime
+    source: str = ""
+
+
+class Address(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A device of this person, and where a push to it goes."""
+
+    type: str | None = None
+    token: str | None = None
+    provider: str | None = None
+    environment: str | None = None
+    app: str | None = None
+    permissions: Mapping[str, Any] = {}
+    logged_out: bool = False
+    seen_at: datetime
+    token_at: datetime | None = None
+
+    def __repr__(self) -> str:
+        return f"Address(type={self.type!r}, …)"
+
+    @property
+    def reachable(self) -> bool:
+        """Whether personal pushes may go there, as far as the address itself is concerned."""
+        return self.token is not None and not self.logged_out
+
+
+class Contact(msgspec.Struct, frozen=True, array_like=True):
+    """An offer that was made: what frequency caps count."""
+
+    at: datetime
+    offer: str
+    rule: str
+    channel: str
+    purpose: str
+    decision: str
+    delivered: bool = False
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Everything known of one person. `version` 0 means not stored yet."""
+
+    id: str
+    format: int = FORMAT
+    version: int = 0
+    seq: int = 0
+    created_at: datetime
+    last_seen: datetime
+    identities: tuple[Identity, ...] = ()
+    traits: dict[str, Trait] = {}
+    computed: dict[str, Any] = {}
+    consent: dict[str, Consent] = {}
+    devices: dict[str, Address] = {}
+    presence: Presence = Presence()
+    contacts: tuple[Contact, ...] = ()
+    timezone: str | None = None
+    locale: str | None = None
+    succeeded_by: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Profile({self.id}, version={self.version}, …)"
+
+    @property
+    def keys(self) -> tuple[IdentityKey, ...]:
+        """Everything that the identity index should point here with."""
+        people = tuple(identity.key for identity in self.identities)
+        return people + tuple((DEVICE_NAMESPACE, device) for device in self.devices)
+
+    def lists(self, key: IdentityKey) -> bool:
+        namespace, value = key
+        if namespace == DEVICE_NAMESPACE:
+            return value in self.devices
+        if namespace == PROFILE_NAMESPACE:
+            return value == self.id
+        return any(i.value == value and i.namespace == namespace for i in self.identities)
+
+
+def new_profile(key: IdentityKey, secret: bytes, now: datetime, generation: int = 0) -> Profile:
+    """The profile that `key` creates. Its id derives from the key, so that two engines that meet
+    the same new person at once race for one row instead of making two people."""
+    digest = blake2b(f"{generation}\0{key[0]}\0{key[1]}".encode(), key=secret[:64], digest_size=16).digest()
+    return Profile(id=str(custom_uuid(digest)), created_at=now, last_seen=now)
+
+
+def custom_uuid(raw: bytes) -> UUID:
+    """16 bytes as a UUID of version 8 (RFC 9562: custom), which Python 3.11 cannot make itself."""
+    return UUID(bytes=bytes((*raw[:6], 0x80 | raw[6] & 0x0F, raw[7], 0x80 | raw[8] & 0x3F, *raw[9:])))
+
+
+def bucket_of(profile_id: str) -> int:
+    """0 to 255: which bucket the profile's rows are in."""
+    return int(profile_id[:2], 16)
+
+
+def identity_bucket(key: IdentityKey) -> int:
+    """0 to 255: which bucket the identity's index row is in."""
+    return blake2b(f"{key[0]}\0{key[1]}".encode(), digest_size=1).digest()[0]
+
+
+def token_digest(token: str) -> str:
+    """What stands for a push token where the token itself must not: 16 hex digits of SHA-256."""
+    return sha256(token.encode()).hexdigest()[:16]
+
+
+encode_profile = msgspec.msgpack.Encoder().encode
+decode_profile = msgspec.msgpack.Decoder(Profile).decode

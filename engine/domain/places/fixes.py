@@ -1,0 +1,193 @@
+"""One reported position, and whether it may be believed after those that its device sent before."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from engine.domain.people.events import Event
+from engine.domain.places.earth import METERS_PER_DEGREE_AT_MOST, meters_between
+
+FASTEST_METERS_PER_SECOND: Final = 340.0
+CLOCK_TOLERANCE: Final = timedelta(seconds=60)
+"""Requests take their time; a device's clock has been set when it is off by more than this."""
+_NO_AGE: Final = timedelta()
+_OLDEST: Final = timedelta(days=3650)
+_AHEAD_WITHOUT_SENT_AT: Final = timedelta(hours=24)
+
+
+class Ignored(StrEnum):
+    """Why a fix changed nothing. Stable codes."""
+
+    MOCK = "mock"
+    DOUBLED = "doubled"
+    OUT_OF_ORDER = "out_of_order"
+    FUTURE = "future"
+    TELEPORT = "teleport"
+    INACCURATE = "inaccurate"
+    NOT_CARRIED = "not_carried"
+
+
+class Fix(msgspec.Struct, frozen=True, kw_only=True):
+    """A position in WGS 84 degrees, accurate to `accuracy_meters`, at the device's own time `at`.
+
+    `sent_at` is the same device's clock when it sent the request, `received_at` ours when it came.
+    """
+
+    latitude: float
+    longitude: float
+    at: datetime
+    received_at: datetime
+    accuracy_meters: float = 25.0
+    sent_at: datetime | None = None
+    speed: float | None = None
+    heading: float | None = None
+    is_mock: bool = False
+    device_id: str = ""
+
+    @property
+    def when(self) -> datetime:
+        """The fix's time by our clock: its age when it was sent, before the receipt."""
+        sent_at = self.sent_at
+        age = (self.received_at if sent_at is None else sent_at) - self.at
+        if age < _NO_AGE:
+            return self.received_at
+        return self.received_at - (age if age < _OLDEST else _OLDEST)
+
+    def __repr__(self) -> str:
+        return "Fix(…)"
+
+
+class Spot(msgspec.Struct, frozen=True, array_like=True):
+    """Where a device was, at its own time."""
+
+    latitude: float
+    longitude: float
+    accuracy_meters: float
+    at: datetime
+
+    def __repr__(self) -> str:
+        return "Spot(…)"
+
+
+class Trail(msgspec.Struct, frozen=True, array_like=True):
+    """What is remembered of one device.
+
+    `last` is its last good fix, `when` that was by our clock. `rest` is where it had last moved to,
+    at our time. `jump` is a fix impossibly far from `last`, kept in case the next one agrees.
+    """
+
+    last: Spot
+    when: datetime
+    rest: Spot
+    jump: Spot | None = None
+
+    def __repr__(self) -> str:
+        return "Trail(…)"
+
+
+class Followed(msgspec.Struct, frozen=True):
+    """A trail after a fix. `ignored`: the fix is not believed yet. `moved`: the device has left the
+    place where it rested. `clock_set`: its clock was set back, so that times before and after cannot
+    be compared."""
+
+    trail: Trail
+    ignored: Ignored | None = None
+    moved: bool = False
+    clock_set: bool = False
+
+    def __repr__(self) -> str:
+        return f"Followed(ignored={self.ignored!r}, …)"
+
+
+def fix_of(event: Event) -> Fix | None:
+    """The fix that an event carries, at the device's own, uncorrected time. Where the device stated
+    none, at the event's, which is by our clock already."""
+    location = event.location
+    if location is None:
+        return None
+    return Fix(
+        latitude=location.latitude,
+        longitude=location.longitude,
+        at=location.at or event.timestamp,
+        received_at=event.received_at,
+        accuracy_meters=location.accuracy,
+        sent_at=event.sent_at if location.at is not None else None,
+        speed=location.speed,
+        heading=location.heading,
+        is_mock=location.is_mock,
+        device_id=event.device.id if event.device is not None else "",
+    )
+
+
+def follow(trail: Trail | None, fix: Fix) -> Followed | Ignored:
+    """The device's trail after this fix, or why the fix is not believed and leaves no trace."""
+    if fix.is_mock:
+        return Ignored.MOCK
+    if _lies_ahead(fix):
+        return Ignored.FUTURE
+    when = fix.when
+    spot = Spot(fix.latitude, fix.longitude, fix.accuracy_meters, fix.at)
+    if trail is None:
+        return Followed(Trail(spot, when, _resting(spot, when)))
+    last = trail.last
+    clock_set = False
+    if fix.at <= last.at:
+        if fix.at == last.at:
+            return Ignored.DOUBLED
+        if not _clock_was_set_back(trail, fix, when):
+            return Ignored.OUT_OF_ORDER
+        clock_set = True
+    elif not _reachable(last, spot):
+        jump = trail.jump
+        if jump is None or not _reachable(jump, spot):
+            return Followed(Trail(last, trail.when, trail.rest, spot), Ignored.TELEPORT)
+        if jump.at >= spot.at:
+            return Ignored.DOUBLED if jump.at == spot.at else Ignored.OUT_OF_ORDER
+    if _has_moved(trail.rest, spot):
+        return Followed(Trail(spot, when, _resting(spot, when)), None, True, clock_set)
+    return Followed(Trail(spot, when, trail.rest), None, False, clock_set)
+
+
+def _lies_ahead(fix: Fix) -> bool:
+    """Whether the fix claims a time after it was sent *and* after it came. (A phone's fixes may
+    carry the satellites' right time while the clock that stamps `sentAt` is slow.)"""
+    if fix.sent_at is None:
+        return fix.at - fix.received_at > _AHEAD_WITHOUT_SENT_AT
+    return fix.at - fix.sent_at > CLOCK_TOLERANCE and fix.at - fix.received_at > CLOCK_TOLERANCE
+
+
+def _clock_was_set_back(trail: Trail, fix: Fix, when: datetime) -> bool:
+    """Whether an older time means a newer fix: by our clock it is newer, and the device's clock is
+    behind ours by more than before. Without `sentAt`, when only the newest fix lies ahead of us."""
+    if fix.sent_at is None:
+        latest = fix.received_at + CLOCK_TOLERANCE
+        return trail.last.at > latest >= fix.at
+    behind, was_behind = when - fix.at, trail.when - trail.last.at
+    return when > trail.when and behind - was_behind > CLOCK_TOLERANCE
+
+
+def _resting(spot: Spot, when: datetime) -> Spot:
+    return Spot(spot.latitude, spot.longitude, spot.accuracy_meters, when)
+
+
+def _reachable(earlier: Spot, later: Spot) -> bool:
+    seconds = abs((later.at - earlier.at).total_seconds())
+    allowed = FASTEST_METERS_PER_SECOND * seconds + earlier.accuracy_meters + later.accuracy_meters
+    return _within(earlier, later, allowed)
+
+
+def _has_moved(rest: Spot, spot: Spot) -> bool:
+    """Farther away than noise at the stated accuracies explains."""
+    return not _within(rest, spot, 2 * (rest.accuracy_meters + spot.accuracy_meters))
+
+
+def _within(a: Spot, b: Spot, meters: float) -> bool:
+    """The sum of both differences is never less than the way, and spares the sines nearly always."""
+    sides = abs(a.latitude - b.latitude) + abs(a.longitude - b.longitude)
+    if sides * METERS_PER_DEGREE_AT_MOST <= meters:
+        return True
+    return meters_between(a.latitude, a.longitude, b.latitude, b.longitude) <= meters

@@ -1,0 +1,197 @@
+"""Which geofences a person is in, decided fix by fix (design, 6.3).
+
+One pure step: presence and a fix give the next presence and the transitions. A jittering fix at an
+edge must not enter and leave all day, so that a state changes only on evidence:
+
+- outside → inside: inside by more than half the accuracy, or three successive fixes over at least
+  30 s inside. After silence, and for the person's first fix, being inside is enough.
+- inside → outside: outside by more than three times the accuracy, or three successive fixes over at
+  least 30 s outside by more than the accuracy. After silence, one such fix is enough.
+
+After `silence` without a fix presence is unknown. Nothing happens then; the next fix decides.
+A person may carry one of several devices: the one that moved last speaks, the others only keep
+their trail. A device not known before takes over when the carried one has been silent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Final, Literal
+
+import msgspec
+
+from engine.domain.places.fence_index import FenceIndex
+from engine.domain.places.fixes import Fix, Followed, Ignored, Trail, fix_of, follow
+
+__all__ = ["SILENCE", "Fix", "Ignored", "Presence", "Run", "Step", "Transition", "fix_of", "is_known", "step"]
+
+SILENCE: Final = timedelta(minutes=30)
+RUN_FIXES: Final = 3
+RUN_TIME: Final = timedelta(seconds=30)
+COARSE_METERS: Final = 200.0
+"""A fix less accurate than this says nothing about fences smaller than its accuracy."""
+MOST_FENCES: Final = 256
+MOST_DEVICES: Final = 8
+
+
+class Run(msgspec.Struct, frozen=True, array_like=True):
+    """Successive fixes that contradict the state: since when, by the device's time, how many."""
+
+    since: datetime
+    fixes: int
+
+
+class Presence(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What is known of one person's whereabouts; part of the profile's document.
+
+    `inside`: fence id → time of entry. `pending`: fence id → the run that may change its state.
+    `devices`: device id → trail, `carried` the one that speaks. `seen_at`: the last good fix of the
+    carried device, by our clock; None before the first.
+    """
+
+    inside: Mapping[str, datetime] = {}
+    pending: Mapping[str, Run] = {}
+    devices: Mapping[str, Trail] = {}
+    carried: str = ""
+    seen_at: datetime | None = None
+
+    def __repr__(self) -> str:
+        return "Presence(…)"
+
+
+class Transition(msgspec.Struct, frozen=True):
+    """The person entered or left a fence, at the fix's time by our clock. `since` is the entry that
+    an exit ends."""
+
+    kind: Literal["enter", "exit"]
+    fence: str
+    at: datetime
+    since: datetime | None = None
+
+
+class Step(msgspec.Struct, frozen=True):
+    """What a fix did. `ignored`: why it changed nothing. `inaccurate_for`: fences that are too
+    small for its accuracy, for which it changed nothing. Exits come first, then by fence id."""
+
+    presence: Presence
+    transitions: tuple[Transition, ...] = ()
+    ignored: Ignored | None = None
+    inaccurate_for: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Step({len(self.transitions)} transitions, ignored={self.ignored!r})"
+
+
+def is_known(presence: Presence, now: datetime, silence: timedelta = SILENCE) -> bool:
+    """Whether the last fix is recent enough for `presence.inside` to be believed at `now`."""
+    return presence.seen_at is not None and now - presence.seen_at <= silence
+
+
+def step(presence: Presence, fix: Fix, index: FenceIndex, silence: timedelta = SILENCE) -> Step:
+    """The presence after one fix. Total: every fix gives a step, none an error.
+
+    Fences that the index no longer has drop out of the presence without an exit.
+    """
+    followed = follow(presence.devices.get(fix.device_id), fix)
+    if isinstance(followed, Ignored):
+        return Step(presence, (), followed)
+    if followed.ignored is not None:
+        return Step(_keeping_trail(presence, fix.device_id, followed.trail), (), followed.ignored)
+    carried = fix.device_id == presence.carried or not presence.devices
+    if not carried and not _takes_over(presence, fix.device_id, followed, silence):
+        trail_only = _keeping_trail(presence, fix.device_id, followed.trail)
+        return Step(trail_only, (), Ignored.NOT_CARRIED)
+
+    around = index.containing(fix.latitude, fix.longitude)
+    coarse = fix.accuracy_meters > COARSE_METERS
+    when = followed.trail.when
+    if not around and not presence.inside and not presence.pending:
+        if coarse:
+            return Step(presence, (), Ignored.INACCURATE)
+        return Step(Presence({}, {}, _devices(presence, fix.device_id, followed.trail), fix.device_id, when))
+
+    concerned = sorted({*around, *presence.inside, *presence.pending} & index.outlines.keys())
+    too_small = (
+        tuple(fence for fence in concerned if index.radius_meters(fence) < fix.accuracy_meters)
+        if coarse
+        else ()
+    )
+    if coarse and len(too_small) == len(concerned):
+        return Step(presence, (), Ignored.INACCURATE, too_small)
+    known = is_known(presence, when, silence)
+    keeps_runs = known and carried and not followed.clock_set
+    inside: dict[str, datetime] = {}
+    pending: dict[str, Run] = {}
+    enters: list[Transition] = []
+    exits: list[Transition] = []
+    for fence in concerned:
+        since = presence.inside.get(fence)
+        run = presence.pending.get(fence) if keeps_runs else None
+        changes = False
+        if fence in too_small:
+            pass
+        elif (since is not None) == (fence in around):
+            run = None
+        else:
+            changes, run = _weigh(fix, index, fence, since is None, run, known)
+        if changes and since is not None:
+            exits.append(Transition("exit", fence, when, since))
+        elif changes and len(presence.inside) + len(enters) < MOST_FENCES:
+            inside[fence] = when
+            enters.append(Transition("enter", fence, when))
+        elif not changes:
+            if since is not None:
+                inside[fence] = since
+            if run is not None and len(pending) < MOST_FENCES:
+                pending[fence] = run
+
+    devices = _devices(presence, fix.device_id, followed.trail)
+    after = Presence(inside, pending, devices, fix.device_id, when)
+    return Step(after, (*exits, *enters), None, too_small)
+
+
+def _weigh(
+    fix: Fix, index: FenceIndex, fence: str, entering: bool, run: Run | None, known: bool
+) -> tuple[bool, Run | None]:
+    """Whether a fix on the other side of the edge changes the state, else the run it belongs to."""
+    if entering:
+        if not known:
+            return True, None
+        depth = -index.distance_meters(fence, fix.latitude, fix.longitude)
+        if depth > fix.accuracy_meters / 2:
+            return True, None
+    else:
+        distance = index.distance_meters(fence, fix.latitude, fix.longitude)
+        if distance > 3 * fix.accuracy_meters:
+            return True, None
+        if distance <= fix.accuracy_meters:
+            return False, None
+        if not known:
+            return True, None
+    run = Run(fix.at, 1) if run is None else Run(run.since, run.fixes + 1)
+    return run.fixes >= RUN_FIXES and fix.at - run.since >= RUN_TIME, run
+
+
+def _takes_over(presence: Presence, device_id: str, followed: Followed, silence: timedelta) -> bool:
+    """Whether the person now carries this device, and not the one carried before."""
+    before = presence.devices.get(presence.carried)
+    if before is None:
+        return True
+    if followed.moved:
+        return followed.trail.when > before.rest.at
+    return device_id not in presence.devices and not is_known(presence, followed.trail.when, silence)
+
+
+def _keeping_trail(presence: Presence, device_id: str, trail: Trail) -> Presence:
+    return msgspec.structs.replace(presence, devices=_devices(presence, device_id, trail))
+
+
+def _devices(presence: Presence, device_id: str, trail: Trail) -> Mapping[str, Trail]:
+    """All trails with this one. The device heard least recently is forgotten for a ninth one."""
+    devices = dict(presence.devices)
+    devices[device_id] = trail
+    if len(devices) > MOST_DEVICES:
+        rest = [name for name in devices if name not in (device_id, presence.carried)]
+        del devices[min(rest, key=lambda name: (devices[name].when, name))]
+    return devices

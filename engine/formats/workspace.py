@@ -1,0 +1,204 @@
+"""The files of a workspace to a rule set, or to all that is wrong with them.
+
+The order matters: what is named is read before what names it, so that every name is resolved as
+soon as it is met, and nothing is left to look up when a decision is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from engine.domain.offers.caps import longest_window
+from engine.domain.offers.expressions import Names, Type
+from engine.domain.offers.propensity import ModelCard
+from engine.domain.offers.rules import Computed, Pattern, Rule, RuleSet, TriggerKind, Workspace
+from engine.domain.places.fence_index import build
+from engine.formats.located_yaml import LARGEST_FILE_BYTES, MapNode, Scalar, read
+from engine.formats.problems import Problem, in_order
+from engine.formats.workspace_models import MODELS_PREFIX, model, name_of
+from engine.formats.workspace_names import Declared, fence_names, message_members, profile_types
+from engine.formats.workspace_offers import offer
+from engine.formats.workspace_patterns import triggers
+from engine.formats.workspace_places import Places
+from engine.formats.workspace_rules import rule
+from engine.formats.workspace_sections import Sections, is_rule_file, sections
+from engine.formats.workspace_settings import settings, with_computed
+
+__all__ = ["MODELS_PREFIX", "Loaded", "load", "read_folder", "revision_of"]
+
+_YAML: Final = (".yaml", ".yml")
+_READ: Final = (*_YAML, ".geojson", ".json", ".onnx")
+_LARGEST_READ_BYTES: Final = 256_000_000
+_REVISION_DIGITS: Final = 16
+
+T = TypeVar("T", Rule, Computed)
+
+
+class Loaded(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of the files. `rule_set` is None where any problem is an error.
+
+    `sources` are the files that problems may name, by that name: `problems.render_all` quotes them.
+    """
+
+    rule_set: RuleSet | None
+    problems: tuple[Problem, ...]
+    revision: str
+    sources: Mapping[str, bytes]
+
+
+def read_folder(path: str | os.PathLike[str]) -> dict[str, bytes]:
+    """The files of a rules' or models' folder that matter to a rule set, by their POSIX path in it.
+
+    Hidden files and scenario tests are left out. Raises OSError for a folder that cannot be read.
+    """
+    root = Path(path)
+    files = {}
+    for found in sorted(entry for entry in root.rglob("*") if entry.is_file()):
+        name = found.relative_to(root).as_posix()
+        parts = name.split("/")
+        hidden = any(part.startswith(".") for part in parts) or "tests" in parts[:-1]
+        if hidden or found.suffix not in _READ:
+            continue
+        most = LARGEST_FILE_BYTES + 1 if found.suffix in _YAML else _LARGEST_READ_BYTES
+        with found.open("rb") as file:
+            files[name] = file.read(most)
+    return files
+
+
+def revision_of(rules: Mapping[str, bytes], models: Mapping[str, bytes]) -> str:
+    """The content hash of everything that a rule set is made of."""
+    digest = hashlib.sha256()
+    for kind, files in (("rules", rules), ("models", models)):
+        for name in sorted(files):
+            content = hashlib.sha256(files[name]).hexdigest()
+            digest.update(f"{kind}\0{name}\0{content}\n".encode())
+    return digest.hexdigest()[:_REVISION_DIGITS]
+
+
+def load(rules: Mapping[str, bytes], models: Mapping[str, bytes] | None = None) -> Loaded:
+    """The rule set of a workspace's files, or every problem of them at once. Never raises.
+
+    `rules` and `models` are the two folders' files by their POSIX path in the folder.
+    """
+    models = models or {}
+    problems: list[Problem] = []
+    said = sections(rules, problems)
+    workspace = settings(said.settings, problems)
+
+    places = Places(rules, problems)
+    for entry in said.geofences:
+        places.add(entry)
+    tags = {tag: frozenset(ids) for tag, ids in places.tags.items()}
+    declared = Declared(
+        purposes=frozenset(workspace.purposes),
+        offers=frozenset(said.offers),
+        fences=places.fences,
+        fence_names=frozenset(places.names),
+        tags=tags,
+        below=_names_below(tags.values(), places),
+        complete=said.complete,
+        places_complete=places.is_complete,
+    )
+    workspace = with_computed(workspace, said.settings, problems, declared)
+    declared = msgspec.structs.replace(declared, profile=_profile(workspace, said))
+
+    cards = _cards(models, problems)
+    declared = msgspec.structs.replace(
+        declared,
+        models=frozenset(filter(None, map(name_of, cards))),
+        complete=declared.complete and len(cards) == sum(map(is_rule_file, models)),
+    )
+    known = _models(cards, models, problems, declared)
+
+    zone = ZoneInfo(workspace.timezone)
+    members = message_members(declared)
+    offers = {
+        word: catalogued
+        for word, entry in said.offers.items()
+        if (catalogued := offer(entry, problems, declared, members, zone)) is not None
+    }
+    made = {
+        word: ruled
+        for word, entry in said.rules.items()
+        if (ruled := rule(entry, problems, declared, zone)) is not None
+    }
+
+    revision = revision_of(rules, models)
+    sources = {**rules, **{MODELS_PREFIX + name: data for name, data in models.items()}}
+    found_problems = in_order(problems)
+    if any(problem.severity == "error" for problem in found_problems):
+        return Loaded(rule_set=None, problems=found_problems, revision=revision, sources=sources)
+    rule_set = RuleSet(
+        revision=revision,
+        workspace=workspace,
+        fences=places.fences,
+        index=build(places.fences.values()),
+        offers=offers,
+        rules=made,
+        models=known,
+        by_trigger=_by_trigger((made[word] for word in sorted(made)), lambda found: found.when),
+        computed_by_trigger=_by_trigger(workspace.computed, lambda found: found.pattern),
+        contact_horizon=longest_window([*workspace.caps, *(c for r in made.values() for c in r.caps)]),
+    )
+    return Loaded(rule_set=rule_set, problems=found_problems, revision=revision, sources=sources)
+
+
+def _names_below(tagged: Iterable[frozenset[str]], places: Places) -> Mapping[frozenset[str], Names]:
+    return {ids: fence_names(places.fences[i] for i in ids if i in places.fences) for ids in tagged}
+
+
+def _profile(workspace: Workspace, said: Sections) -> Mapping[str, Type]:
+    """The types below `profile`. A trait whose declaration is faulty may be of any."""
+    types: dict[str, Type] = {}
+    for section in ("traits", "computed"):
+        entry = said.settings.get(section)
+        if entry is not None and isinstance(entry.node, MapNode):
+            types.update(dict.fromkeys(entry.node.entries, Type.ANY))
+    return {**types, **profile_types(workspace.traits.values(), workspace.computed)}
+
+
+def _cards(models: Mapping[str, bytes], problems: list[Problem]) -> list[MapNode]:
+    found = []
+    for name in sorted(filter(is_rule_file, models)):
+        card = read(MODELS_PREFIX + name, models[name], problems)
+        if isinstance(card, MapNode):
+            found.append(card)
+        elif card is not None:
+            problems.append(card.problem("expected the fields of a model card"))
+    return found
+
+
+def _models(
+    cards: Iterable[MapNode], files: Mapping[str, bytes], problems: list[Problem], declared: Declared
+) -> Mapping[str, ModelCard]:
+    known: dict[str, ModelCard] = {}
+    said: dict[str, Scalar] = {}
+    for card in cards:
+        entry = card.entries.get("name")
+        if entry is not None and isinstance(entry.node, Scalar):
+            first = said.setdefault(entry.node.text, entry.node)
+            if first is not entry.node:
+                message = f'the model "{first.text}" stands twice, first in {first.source.file}'
+                problems.append(entry.node.problem(message))
+        found = model(card, files, problems, declared)
+        if found is not None:
+            known.setdefault(found.name, found)
+    return known
+
+
+def _by_trigger(
+    items: Iterable[T], pattern_of: Callable[[Any], Pattern | None]
+) -> Mapping[tuple[TriggerKind, str], tuple[T, ...]]:
+    filed: dict[tuple[TriggerKind, str], list[T]] = {}
+    for item in items:
+        pattern = pattern_of(item)
+        for trigger in triggers(pattern) if pattern is not None else ():
+            filed.setdefault(trigger, []).append(item)
+    return {trigger: tuple(found) for trigger, found in filed.items()}

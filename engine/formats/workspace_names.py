@@ -1,0 +1,204 @@
+"""What expressions and messages of a workspace may read, and their compilation at their place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+import msgspec
+
+from engine.domain.offers.expressions import (
+    Expression,
+    ExpressionError,
+    ExpressionProblem,
+    Names,
+    Type,
+    compile_expression,
+)
+from engine.domain.offers.rules import Computed, ComputedKind, Render, TraitDeclaration
+from engine.domain.places.fence_index import Fence
+from engine.formats.located_scalar import place_in
+from engine.formats.located_yaml import AnyNode, Scalar
+from engine.formats.messages import Members, TemplateError, compile_template
+from engine.formats.problems import Problem
+from engine.formats.workspace_values import Problems, shown, text
+
+EVENT: Final[Names] = {
+    "name": Type.STRING,
+    "kind": Type.STRING,
+    "properties": Type.MAP,
+    "context": Type.MAP,
+    "traits": Type.MAP,
+    "timestamp": Type.TIMESTAMP,
+    "trusted": Type.BOOL,
+}
+DEVICE: Final[Names] = {"type": Type.STRING}
+LOCAL: Final[Names] = {
+    "hour": Type.NUMBER,
+    "weekday": Type.STRING,
+    "date": Type.STRING,
+    "time": Type.STRING,
+}
+BUILT_IN: Final[Mapping[str, Type]] = {"last_seen": Type.TIMESTAMP}
+"""Of `profile`, without anyone declaring it."""
+
+LATER_BUILT_IN: Final = frozenset(("audiences", "sessions", "seconds_in_app", "installed_at", "attribution"))
+_LATER: Final[Mapping[str, frozenset[str]]] = {
+    "profile": LATER_BUILT_IN,
+    "geofence": frozenset(("open",)),
+}
+_LATER_ROOTS: Final = frozenset(("account", "member", "trip", "offer"))
+
+_TRAIT_TYPES: Final[Mapping[str, Type]] = {
+    "string": Type.STRING,
+    "number": Type.NUMBER,
+    "boolean": Type.BOOL,
+    "timestamp": Type.TIMESTAMP,
+    "list": Type.LIST,
+}
+
+
+class Declared(msgspec.Struct, frozen=True, kw_only=True):
+    """The names of a workspace that others may use, by what they stand for.
+
+    `tags` hold the ids of their fences, and `below` the names below `geofence` for each such set,
+    which rules share. A name is here even where its definition is faulty, so that one mistake is
+    reported once. `complete` is false where a file could not be read, `places_complete` where that
+    was one of geofences: then a name that is not here may well stand there.
+    """
+
+    profile: Mapping[str, Type] = msgspec.field(default_factory=lambda: BUILT_IN)
+    models: frozenset[str] = frozenset()
+    purposes: frozenset[str] = frozenset()
+    offers: frozenset[str] = frozenset()
+    fences: Mapping[str, Fence] = {}
+    fence_names: frozenset[str] = frozenset()
+    tags: Mapping[str, frozenset[str]] = {}
+    below: Mapping[frozenset[str], Names] = {}
+    complete: bool = True
+    places_complete: bool = True
+
+
+def profile_types(traits: Iterable[TraitDeclaration], computed: Iterable[Computed]) -> Mapping[str, Type]:
+    """The types of everything below `profile`."""
+    types = dict(BUILT_IN)
+    types.update((trait.name, _TRAIT_TYPES[trait.type]) for trait in traits)
+    types.update((trait.name, computed_type(trait)) for trait in computed)
+    return types
+
+
+def computed_type(trait: Computed) -> Type:
+    if trait.kind is ComputedKind.STEPS:
+        return Type.STRING
+    if trait.kind is ComputedKind.LAST:
+        return trait.value.type if trait.value is not None else Type.ANY
+    return Type.NUMBER
+
+
+def event_names(fences: Names | None) -> Names:
+    """What a computed trait may read: the event alone, so that it can be computed again later.
+
+    `fences` are the names below `geofence`, None where the trigger is no geofence's.
+    """
+    return {"event": EVENT} if fences is None else {"event": EVENT, "geofence": fences}
+
+
+def person_names(declared: Declared) -> Names:
+    """What can be asked of a person at any moment; a model's inputs are of these."""
+    return {
+        "profile": declared.profile,
+        "event": EVENT,
+        "weather": Type.MAP,
+        "device": DEVICE,
+        "local": LOCAL,
+        "now": Type.TIMESTAMP,
+    }
+
+
+def rule_names(declared: Declared, fences: Names | None) -> Names:
+    """What a rule's conditions and an offer's value may read."""
+    scores: Names = dict.fromkeys(declared.models, Type.NUMBER)
+    names = {**person_names(declared), "propensity": scores}
+    return names if fences is None else {**names, "geofence": fences}
+
+
+def fence_names(fences: Iterable[Fence]) -> Names:
+    """What some fences have between them below `geofence`."""
+    names: dict[str, Type] = {"name": Type.ANY}
+    for fence in fences:
+        names.update(dict.fromkeys(fence.properties, Type.ANY))
+    names["id"] = Type.STRING
+    return names
+
+
+def message_members(declared: Declared) -> Members:
+    """What a message may show."""
+    all_known = declared.complete and declared.places_complete
+    return {
+        "profile": frozenset(declared.profile),
+        "event": frozenset(EVENT),
+        "geofence": frozenset(fence_names(declared.fences.values())) if all_known else None,
+        "weather": None,
+        "device": frozenset(DEVICE),
+        "local": frozenset(LOCAL),
+        "now": None,
+    }
+
+
+def expression(
+    node: AnyNode, problems: Problems, names: Names, expect: Type | None = None
+) -> Expression | None:
+    """A compiled expression. Its problems stand at the very characters that are wrong."""
+    if not isinstance(node, Scalar):
+        hint = "an expression that begins with { or [ or contains a colon needs quotes"
+        problems.append(node.problem(f"expected an expression, found {shown(node)}", hint))
+        return None
+    written = text(node, problems, "an expression")
+    if written is None:
+        return None
+    try:
+        return compile_expression(written, names, expect=expect)
+    except ExpressionError as error:
+        problems.extend(_located(node, problem) for problem in error.problems)
+    return None
+
+
+def _located(node: Scalar, problem: ExpressionProblem) -> Problem:
+    line, column = place_in(node, problem.offset)
+    word = node.text[problem.offset : problem.offset + problem.length]
+    before = node.text[: problem.offset].rstrip(' .["').rsplit(maxsplit=1)
+    root = "".join(before[-1:]).rpartition("(")[2].lstrip("!-")
+    message, suggestion = problem.message, problem.suggestion
+    if word in _LATER_ROOTS and "there is no" in message:
+        message, suggestion = f'"{word}" is not supported yet', None
+    elif word in _LATER.get(root, ()):
+        message, suggestion = f'"{root}.{word}" is not supported yet', None
+    if suggestion is not None:
+        suggestion = f"did you mean {suggestion}?" if '"' in suggestion else f'did you mean "{suggestion}"?'
+    return Problem(node.source.file, line, column, message, suggestion)
+
+
+def template(node: AnyNode, problems: Problems, members: Members) -> Render | None:
+    """A compiled message text."""
+    if not isinstance(node, Scalar):
+        problems.append(node.problem(f"expected text, found {shown(node)}", "text with {{ … }} needs quotes"))
+        return None
+    written = text(node, problems)
+    if written is None:
+        return None
+    try:
+        return compile_template(written, members)
+    except TemplateError as error:
+        for problem in error.problems:
+            line, column = place_in(node, problem.offset)
+            message, suggestion = problem.message, problem.suggestion
+            later = _later_in_message(node.text[problem.offset :])
+            if later is not None:
+                message, suggestion = f'"{later}" is not supported yet', None
+            problems.append(Problem(node.source.file, line, column, message, suggestion))
+    return None
+
+
+def _later_in_message(rest: str) -> str | None:
+    word = rest.split("}", 1)[0].split("|", 1)[0].split(".", 1)[0].strip()
+    return word if word in _LATER_ROOTS | LATER_BUILT_IN else None

@@ -1,0 +1,179 @@
+"""`rules:`: when, for whom, and which offers."""
+
+from __future__ import annotations
+
+from datetime import time, timedelta, tzinfo
+from typing import Final
+
+from engine.domain.offers.caps import WEEKDAYS
+from engine.domain.offers.expressions import Type
+from engine.domain.offers.rules import During, Rule, TriggerKind
+from engine.formats.located_yaml import AnyNode, Entry, ListNode, MapNode, Scalar
+from engine.formats.workspace_dates import Dates, dates
+from engine.formats.workspace_names import Declared, expression, rule_names
+from engine.formats.workspace_patterns import geofence_names, pattern
+from engine.formats.workspace_settings import caps
+from engine.formats.workspace_values import (
+    Problems,
+    choice,
+    duration,
+    fields,
+    name,
+    names,
+    number,
+    shown,
+    time_of_day,
+    unresolved,
+)
+
+_FIELDS: Final = (
+    "when",
+    "if",
+    "during",
+    "offer",
+    "offers",
+    "cap",
+    "quiet",
+    "fresh",
+    "priority",
+    "lever",
+    "tags",
+    "starts",
+    "ends",
+)
+_LATER: Final = (
+    "after",
+    "unless",
+    "audience",
+    "do",
+    "send",
+    "placement",
+    "rollout",
+    "experiment",
+    "holdout",
+    "variants",
+)
+FRESH_AT_PLACES: Final = timedelta(minutes=10)
+"""How old the fix of an enter or exit may be, where a rule says nothing."""
+
+_MOST: Final = 1e6
+
+
+def rule(entry: Entry, problems: Problems, declared: Declared, zone: tzinfo) -> Rule | None:
+    """One entry of `rules:`."""
+    node = entry.node
+    before = len(problems)
+    name(entry.key, problems, "the name of a rule")
+    found = fields(node, problems, _FIELDS, _LATER, expected="fields such as {when: …, offer: …}")
+    if found is None or not isinstance(node, MapNode):
+        return None
+    when = None
+    if "when" not in found:
+        problems.append(entry.key.problem('a rule needs "when": what sets it off'))
+    else:
+        when = pattern(found["when"], problems, declared, lambda below: rule_names(declared, below))
+    condition = None
+    if "if" in found:
+        below = geofence_names(when, declared)
+        condition = expression(found["if"], problems, rule_names(declared, below), Type.BOOL)
+    offers = _offers(entry, node, found, problems, declared)
+    at_place = when is not None and when.kind in (TriggerKind.ENTER, TriggerKind.EXIT)
+    fresh = FRESH_AT_PLACES if at_place else None
+    if "fresh" in found:
+        fresh = duration(found["fresh"], problems)
+    if "quiet" in found:
+        choice(found["quiet"], problems, ("drop",), ("defer",))
+    priority = lever = None
+    if "priority" in found:
+        priority = number(found["priority"], problems, "priority", low=-_MOST, high=_MOST)
+    if "lever" in found:
+        lever = number(found["lever"], problems, "lever", low=-1, high=100)
+    during = _during(found["during"], problems) if "during" in found else None
+    capped = caps(found["cap"], problems) if "cap" in found else ()
+    span = dates(found, problems, zone) if "starts" in found or "ends" in found else Dates()
+    tags = frozenset(names(found["tags"], problems, "tags")) if "tags" in found else frozenset[str]()
+    if len(problems) > before or when is None:
+        return None
+    return Rule(
+        id=entry.key.text,
+        when=when,
+        offers=offers,
+        condition=condition,
+        during=during,
+        caps=capped,
+        fresh=fresh,
+        priority=priority or 0.0,
+        lever=lever or 0.0,
+        tags=tags,
+        starts=span.starts,
+        ends=span.ends,
+        file=node.source.file,
+    )
+
+
+def _offers(
+    entry: Entry, node: MapNode, found: dict[str, AnyNode], problems: Problems, declared: Declared
+) -> tuple[str, ...]:
+    if "offer" in found and "offers" in found:
+        problems.append(node.entries["offers"].key.problem('"offer" and "offers" exclude each other'))
+    elif "offers" in found:
+        return _several(found["offers"], problems, declared)
+    elif "offer" in found:
+        value = found["offer"]
+        if isinstance(value, ListNode):
+            problems.append(value.problem("one offer stands here", "several stand under offers:"))
+            return ()
+        return _one(value, problems, declared)
+    elif "do" not in node.entries and "variants" not in node.entries:
+        problems.append(entry.key.problem('a rule needs an "offer" or "offers"'))
+    return ()
+
+
+def _several(node: AnyNode, problems: Problems, declared: Declared) -> tuple[str, ...]:
+    if not isinstance(node, ListNode) or not node.items:
+        hint = f"write [{node.text}]" if isinstance(node, Scalar) and node.text else None
+        problems.append(node.problem(f"expected a list of offers, found {shown(node)}", hint))
+        return ()
+    offers: list[str] = []
+    for item in node.items:
+        for word in _one(item, problems, declared):
+            if word in offers:
+                problems.append(item.problem(f'the offer "{word}" stands twice'))
+            offers.append(word)
+    return tuple(offers)
+
+
+def _one(node: AnyNode, problems: Problems, declared: Declared) -> tuple[str, ...]:
+    word = name(node, problems, "the name of an offer")
+    if word is None or not isinstance(node, Scalar):
+        return ()
+    if word not in declared.offers:
+        if declared.complete:
+            problems.append(unresolved(node, "offer", word, declared.offers))
+        return ()
+    return (word,)
+
+
+def _during(node: AnyNode, problems: Problems) -> During | None:
+    expected = 'hours such as {from: "07:00", to: "10:00", days: [mon, tue]}'
+    found = fields(node, problems, ("from", "to", "days"), expected=expected)
+    if found is None:
+        return None
+    if not found:
+        problems.append(node.problem(f"expected {expected}"))
+    start = time_of_day(found["from"], problems) if "from" in found else None
+    end = time_of_day(found["to"], problems) if "to" in found else None
+    if ("from" in found) != ("to" in found):
+        problems.append(node.problem(f'"{"to" if "from" in found else "from"}" is missing'))
+    if start is not None and start == end:
+        hint = "leave both out for the whole day"
+        problems.append(found["to"].problem("hours that end when they begin", hint))
+    days: set[str] = set()
+    if "days" in found:
+        listed = found["days"]
+        if not isinstance(listed, ListNode) or not listed.items:
+            problems.append(listed.problem(f"expected days such as [mon, tue], found {shown(listed)}"))
+        else:
+            chosen = (choice(item, problems, WEEKDAYS) for item in listed.items)
+            days = {day for day in chosen if day is not None}
+    return During(start or time(0), end or time(0), frozenset(days))

@@ -1,0 +1,219 @@
+"""workspace.yaml: time, money, caps, consent, identities, traits, retention."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Final, cast
+
+import msgspec
+
+from engine.domain.offers.rules import (
+    Cap,
+    Channel,
+    LocationPrecision,
+    Namespace,
+    Purpose,
+    QuietHours,
+    TraitDeclaration,
+    Workspace,
+)
+from engine.formats.located_yaml import AnyNode, Entry, ListNode, MapNode, Scalar
+from engine.formats.workspace_computed import computed
+from engine.formats.workspace_consent import DEFAULT_PURPOSES, EXACT, consent
+from engine.formats.workspace_identities import DEFAULT_NAMESPACES, identities, traits
+from engine.formats.workspace_names import Declared
+from engine.formats.workspace_values import (
+    MONTH,
+    Problems,
+    choice,
+    currency,
+    duration,
+    fields,
+    number,
+    shown,
+    time_of_day,
+    time_zone,
+    unresolved,
+    whole,
+    window,
+)
+
+FIELDS: Final = frozenset(
+    (
+        "timezone",
+        "currency",
+        "rates",
+        "quiet_hours",
+        "caps",
+        "consent",
+        "retention",
+        "after_erasure",
+        "identities",
+        "events",
+        "traits",
+        "computed",
+    )
+)
+LATER_FIELDS: Final = frozenset(("holdout", "accounts"))
+
+DEFAULT_RETENTION: Final[Mapping[str, timedelta]] = {
+    "events": 13 * MONTH,
+    "positions": timedelta(days=30),
+    "offered": 13 * MONTH,
+    "suppressed": timedelta(days=7),
+}
+
+
+def settings(entries: Mapping[str, Entry], problems: Problems) -> Workspace:
+    """Everything of workspace.yaml but the computed traits, which need the geofences."""
+    nodes = {key: entry.node for key, entry in entries.items()}
+    purposes, precision = _consent(nodes, problems)
+    zone = time_zone(nodes["timezone"], problems) if "timezone" in nodes else None
+    money = currency(nodes["currency"], problems) if "currency" in nodes else None
+    declared: Mapping[str, TraitDeclaration] = {}
+    namespaces: tuple[Namespace, ...] = DEFAULT_NAMESPACES
+    if "identities" in nodes:
+        namespaces = identities(nodes["identities"], problems)
+    if "traits" in nodes:
+        declared = traits(nodes["traits"], problems)
+    if "after_erasure" in nodes:
+        choice(nodes["after_erasure"], problems, ("unlinked",), ("drop",))
+    return Workspace(
+        timezone=zone or "UTC",
+        currency=money or "EUR",
+        rates=_rates(nodes["rates"], problems) if "rates" in nodes else {},
+        quiet_hours=_quiet_hours(nodes["quiet_hours"], problems) if "quiet_hours" in nodes else None,
+        caps=_caps(nodes["caps"], problems, purposes) if "caps" in nodes else (),
+        purposes=purposes,
+        location_precision=precision,
+        namespaces=namespaces,
+        server_only=_server_only(nodes["events"], problems) if "events" in nodes else frozenset(),
+        traits=declared,
+        retention=_retention(nodes["retention"], problems) if "retention" in nodes else DEFAULT_RETENTION,
+    )
+
+
+def with_computed(
+    workspace: Workspace, entries: Mapping[str, Entry], problems: Problems, declared: Declared
+) -> Workspace:
+    """The workspace with its computed traits."""
+    entry = entries.get("computed")
+    if entry is None:
+        return workspace
+    own = entries.get("traits")
+    taken = own.node.entries if own is not None and isinstance(own.node, MapNode) else workspace.traits
+    found = computed(entry.node, problems, declared, frozenset(taken))
+    return msgspec.structs.replace(workspace, computed=found)
+
+
+def caps(
+    node: AnyNode,
+    problems: Problems,
+    extra: tuple[str, ...] = (),
+    purposes: Mapping[str, Purpose] | None = None,
+) -> tuple[Cap, ...]:
+    """One cap or a list of them. `extra` are further fields that may stand here."""
+    items = node.items if isinstance(node, ListNode) else (node,)
+    found = (_cap(item, problems, extra, purposes or {}) for item in items)
+    return tuple(cap for cap in found if cap is not None)
+
+
+def _consent(
+    nodes: Mapping[str, AnyNode], problems: Problems
+) -> tuple[Mapping[str, Purpose], LocationPrecision]:
+    if "consent" not in nodes:
+        return DEFAULT_PURPOSES, EXACT
+    return consent(nodes["consent"], problems)
+
+
+def _caps(node: AnyNode, problems: Problems, purposes: Mapping[str, Purpose]) -> tuple[Cap, ...]:
+    if not isinstance(node, ListNode):
+        problems.append(node.problem(f"expected a list of caps, found {shown(node)}"))
+        return ()
+    return caps(node, problems, ("channel", "purpose"), purposes)
+
+
+def _cap(
+    node: AnyNode, problems: Problems, extra: tuple[str, ...], purposes: Mapping[str, Purpose]
+) -> Cap | None:
+    known = ("times", "per", "count", *extra)
+    found = fields(node, problems, known, ("by",), expected="a cap such as {times: 1, per: 7d}")
+    if found is None:
+        return None
+    missing = [word for word in ("times", "per") if word not in found]
+    problems.extend(node.problem(f'"{word}" is missing') for word in missing)
+    times = whole(found["times"], problems, "times") if "times" in found else None
+    per = window(found["per"], problems) if "per" in found else None
+    channel = purpose = None
+    if "count" in found:
+        choice(found["count"], problems, ("offered",), ("delivered", "shown"))
+    if "channel" in found:
+        channel = choice(found["channel"], problems, ("push",), ("in_app",))
+    if "purpose" in found:
+        purpose = _purpose(found["purpose"], problems, purposes)
+    if times is None or per is None:
+        return None
+    return Cap(times=times, per=per, channel=cast(Channel | None, channel), purpose=purpose)
+
+
+def _purpose(node: AnyNode, problems: Problems, purposes: Mapping[str, Purpose]) -> str | None:
+    word = node.text if isinstance(node, Scalar) else ""
+    if word in purposes:
+        return word
+    problems.append(unresolved(node, "purpose", word, purposes))
+    return None
+
+
+def _rates(node: AnyNode, problems: Problems) -> Mapping[str, float]:
+    if not isinstance(node, MapNode):
+        fields(node, problems, (), expected="rates such as {USD: 0.92}")
+        return {}
+    rates = {}
+    for entry in node.entries.values():
+        code = currency(entry.key, problems)
+        rate = number(entry.node, problems, "a rate", low=0)
+        if rate == 0:
+            problems.append(entry.node.problem("a rate must be more than 0"))
+        if code is not None and rate:
+            rates[code] = rate
+    return rates
+
+
+def _quiet_hours(node: AnyNode, problems: Problems) -> QuietHours | None:
+    found = fields(node, problems, ("from", "to", "then"))
+    if found is None:
+        return None
+    missing = [word for word in ("from", "to") if word not in found]
+    problems.extend(node.problem(f'"{word}" is missing') for word in missing)
+    if "then" in found:
+        choice(found["then"], problems, ("drop",), ("defer",))
+    start = time_of_day(found["from"], problems) if "from" in found else None
+    end = time_of_day(found["to"], problems) if "to" in found else None
+    if start is None or end is None:
+        return None
+    if start == end:
+        problems.append(found["to"].problem("quiet hours that end when they begin"))
+    return QuietHours(start, end)
+
+
+def _server_only(node: AnyNode, problems: Problems) -> frozenset[str]:
+    if not isinstance(node, MapNode):
+        fields(node, problems, (), expected="events such as Order Completed: {from: server}")
+        return frozenset()
+    found = set()
+    for event_name, entry in node.entries.items():
+        stated = fields(entry.node, problems, ("from",), expected="{from: server}") or {}
+        if "from" in stated and choice(stated["from"], problems, ("server",)) is not None:
+            found.add(event_name)
+    return frozenset(found)
+
+
+def _retention(node: AnyNode, problems: Problems) -> Mapping[str, timedelta]:
+    found = fields(node, problems, DEFAULT_RETENTION) or {}
+    stated = {
+        what: span
+        for what, value in found.items()
+        if (span := duration(value, problems, months=True)) is not None
+    }
+    return {**DEFAULT_RETENTION, **stated}

@@ -1,0 +1,115 @@
+"""The commit statement by itself: what a unit promises."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from engine.adapters.postgres.store import Commit, Conflict, Store, connect
+from engine.domain.people.profiles import bucket_of
+from tests.lanes import NOW, fetch
+
+OLD = "01000000-0000-8000-8000-000000000000"
+OTHER = "02000000-0000-8000-8000-000000000000"
+
+
+@pytest.fixture
+async def store(postgres_dsn: str) -> AsyncIterator[Store]:
+    store = await connect(postgres_dsn)
+    yield store
+    await store.pool.close()
+
+
+def profile_row(unit: int, profile_id: str, expected: int) -> tuple[int, int, str, int, bytes]:
+    return (unit, bucket_of(profile_id), profile_id, expected, b"document %d" % expected)
+
+
+def event_row(unit: int, profile_id: str, seq: int, message: str) -> tuple[object, ...]:
+    bucket = bucket_of(profile_id)
+    return (unit, bucket, profile_id, seq, NOW, NOW, "client", message, "track", "Open", "{}", "{}")
+
+
+async def commit(store: Store, **rows: object) -> tuple[set[int], list[tuple[str, int]]]:
+    async with store.session() as session:
+        lost = await session.commit(Commit(**rows))  # type: ignore[arg-type]
+    return set(lost.units), [(hit.message_id, hit.seq) for hit in lost.hits]
+
+
+async def versions(dsn: str) -> dict[str, int]:
+    return {str(r["id"]): r["version"] for r in await fetch(dsn, "SELECT id, version FROM profiles")}
+
+
+async def test_a_unit_is_written_where_its_version_is_the_expected_one(
+    store: Store, postgres_dsn: str
+) -> None:
+    assert await commit(store, profiles=[profile_row(0, OLD, 0)]) == (set(), [])
+    lost, _ = await commit(
+        store,
+        profiles=[profile_row(0, OLD, 0), profile_row(1, OTHER, 0)],
+        events=[event_row(0, OLD, 1, "a"), event_row(1, OTHER, 1, "a")],
+    )
+    assert lost == {0}
+    assert await versions(postgres_dsn) == {OLD: 1, OTHER: 1}
+    assert len(await fetch(postgres_dsn, "SELECT FROM events")) == 1
+
+
+async def test_a_message_seen_before_voids_its_unit_and_tells_what_is_stored(
+    store: Store, postgres_dsn: str
+) -> None:
+    await commit(store, profiles=[profile_row(0, OLD, 0)], events=[event_row(0, OLD, 1, "a")])
+    answer = await commit(
+        store,
+        profiles=[profile_row(7, OLD, 1)],
+        events=[event_row(7, OLD, 2, "a"), event_row(7, OLD, 3, "b")],
+    )
+    assert answer == ({7}, [("a", 1)])
+    assert await versions(postgres_dsn) == {OLD: 1}
+
+
+async def test_an_identity_of_somebody_else_voids_the_write(store: Store, postgres_dsn: str) -> None:
+    link = (9, "anonymous_id", "A")
+    await commit(store, profiles=[profile_row(0, OLD, 0)], links=[(0, *link, OLD, None)])
+    lost, _ = await commit(store, profiles=[profile_row(0, OTHER, 0)], links=[(0, *link, OTHER, None)])
+    assert lost == {0}
+    lost, _ = await commit(store, profiles=[profile_row(0, OTHER, 0)], links=[(0, *link, OTHER, OLD)])
+    assert lost == set()  # taken over from the one that was named
+    assert await versions(postgres_dsn) == {OLD: 1, OTHER: 1}
+
+
+async def test_a_unit_of_two_profiles_is_never_written_by_half(store: Store, postgres_dsn: str) -> None:
+    """The new one is created by another engine after ours looked: ours waits for it, loses, and
+    must not have written the old one."""
+    await commit(store, profiles=[profile_row(0, OLD, 0)])
+    other = await store.pool.acquire()
+    faster = other.transaction()
+    await faster.start()
+    await other.execute(
+        "INSERT INTO profiles (bucket, id, version, document) VALUES ($1, $2, 1, '')",
+        bucket_of(OTHER),
+        OTHER,
+    )
+    both = asyncio.create_task(commit(store, profiles=[profile_row(0, OLD, 1), profile_row(0, OTHER, 0)]))
+    await asyncio.sleep(0.1)
+    await faster.commit()
+    await store.pool.release(other)
+    with pytest.raises(Conflict):
+        await both
+    assert await versions(postgres_dsn) == {OLD: 1, OTHER: 1}
+
+
+async def test_a_connection_that_died_in_the_pool_is_replaced(store: Store, postgres_dsn: str) -> None:
+    await commit(store, profiles=[profile_row(0, OLD, 0)])
+    await fetch(
+        postgres_dsn,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE application_name = 'viewfinder' AND datname = current_database()",
+    )
+    answers = []
+    for number in range(3):
+        try:
+            answers.append(await commit(store, profiles=[profile_row(0, OLD, 1 + len(answers))]))
+        except Exception:
+            assert number == 0  # at most once
+    assert len(answers) >= 2
