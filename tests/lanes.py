@@ -40,7 +40,12 @@ RULES = b"""
 geofences:
   cafe: {circle: {lat: 52.66, lng: -8.62, radius: 60}, tags: [cafe], properties: {name: "The Mill"}}
 offers:
-  latte: {purpose: marketing, propensity: 0.5, value: 3.0, cost: 1.0, message: {push: {title: "Hi {{ profile.first_name | default: 'you' }}", body: "{{ geofence.name }}"}}}
+  latte:
+    purpose: marketing
+    propensity: 0.5
+    value: 3.0
+    cost: 1.0
+    message: {push: {title: "Hi {{ profile.first_name | default: 'you' }}", body: "{{ geofence.name }}"}}
   thanks: {purpose: marketing, message: {push: {title: "Thanks", body: "for {{ profile.orders }}"}}}
 rules:
   cafe: {when: {enter: {tag: cafe}}, offer: latte, cap: {times: 1, per: 7d}}

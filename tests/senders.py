@@ -98,7 +98,7 @@ class House:
     async def until(self, sql: str, *arguments: Any) -> None:
         """Waits until `sql` says true."""
         async with asyncio.timeout(5.0):
-            while not await self.pool.fetchval(sql, *arguments):  # noqa: ASYNC110 - the database has no event
+            while not await self.pool.fetchval(sql, *arguments):
                 await asyncio.sleep(0.01)
 
     async def until_settled(self) -> None:

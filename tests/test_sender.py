@@ -245,7 +245,7 @@ async def test_stopping_gives_back_what_waits_and_lets_finish_what_flies(house: 
     async with house.sender(pace=pace) as sender:
         sender.take([*flying, *waiting])
         async with asyncio.timeout(5.0):
-            while house.fcm.asked < 2:  # noqa: ASYNC110
+            while house.fcm.asked < 2:
                 await asyncio.sleep(0.01)
     rows = {str(r["id"]): r for r in await house.pool.fetch("SELECT * FROM outbox")}
     assert house.fcm.asked == 2
@@ -268,7 +268,7 @@ async def test_a_database_that_goes_away_holds_the_outcome_and_starts_nothing_ne
             sender.take(sends[:1])
             await house.fcm.arrived(1)
             async with asyncio.timeout(5.0):
-                while not await house.pool.fetchval(SETTLING):  # noqa: ASYNC110
+                while not await house.pool.fetchval(SETTLING):
                     await asyncio.sleep(0.01)
             killed = await other.fetchval(
                 """SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity

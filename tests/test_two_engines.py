@@ -66,9 +66,7 @@ async def test_neither_engine_starves_on_a_person_whom_both_serve(postgres_dsn: 
     async with lanes.engine(postgres_dsn) as one, lanes.engine(postgres_dsn) as two:
 
         async def load(engine: lanes.Engine) -> float:
-            await asyncio.gather(
-                *(engine.send(event(name="Order Completed", user="hot")) for _ in range(5))
-            )
+            await asyncio.gather(*(engine.send(event(name="Order Completed", user="hot")) for _ in range(5)))
             for _ in range(150):
                 await engine.send(event(name="Order Completed", user="hot"))
             return asyncio.get_running_loop().time()
@@ -164,9 +162,7 @@ async def test_a_timer_fires_once_whoever_claims_it_and_again_after_a_crash(post
         people = [await one.profile("user_id", f"p{i}") for i in range(50)]
         for person in people:
             assert person is not None
-            due = event(
-                name="Order Completed", message=f"due:{person.id}", sender=Sender.ENGINE
-            )
+            due = event(name="Order Completed", message=f"due:{person.id}", sender=Sender.ENGINE)
             await fetch(
                 postgres_dsn,
                 "INSERT INTO timers (bucket, profile_id, id, due_at, event) VALUES ($1, $2, 'x', $3, $4)",
@@ -177,9 +173,7 @@ async def test_a_timer_fires_once_whoever_claims_it_and_again_after_a_crash(post
             )
         crashed = await one.store.claim_timers(NOW, 10, LEASE)  # and then its engine is gone
         assert len(crashed) == 10
-        fired = await asyncio.gather(
-            *(Timers(e.store, e.lane, lambda: NOW).fire_due() for e in (one, two))
-        )
+        fired = await asyncio.gather(*(Timers(e.store, e.lane, lambda: NOW).fire_due() for e in (one, two)))
         await fetch(postgres_dsn, "UPDATE timers SET leased_until = now() - interval '1 second'")
         again = await Timers(two.store, two.lane, lambda: NOW).fire_due()
         after = [await one.profile("user_id", f"p{i}") for i in range(50)]

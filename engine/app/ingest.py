@@ -12,7 +12,7 @@ import binascii
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from hashlib import sha256
-from typing import Any, cast
+from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -112,7 +112,7 @@ class Ingest:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == ScopeType.HTTP:
-            await self._answer(cast(HTTPScope, scope), receive, send)
+            await self._answer(scope, receive, send)
 
     async def _answer(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":

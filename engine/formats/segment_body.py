@@ -33,7 +33,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
 
 
-class Unreadable(ValueError):  # noqa: N818 - it says what the body is, as the verdicts do
+class Unreadable(ValueError):
     """Nothing of the body can be taken. `status` is 400 or 413; the message may be shown."""
 
     def __init__(self, status: int, message: str) -> None:

@@ -226,8 +226,8 @@ def find_binaries(major: int | None, account: Account | None, elsewhere: Path) -
         )
     raise ClusterVersionError(
         f"The data folder was made by PostgreSQL {major}, and here is only "
-        f"{', '.join(sorted({one.version for one in found})) or 'none'}. Install PostgreSQL {major} beside it "
-        f"(`apt install postgresql-{major}`), or dump the database there with pg_dump and restore it "
+        f"{', '.join(sorted({one.version for one in found})) or 'none'}. Install PostgreSQL {major} beside "
+        f"it (`apt install postgresql-{major}`), or dump the database there with pg_dump and restore it "
         f"into a new VIEWFINDER_DATA."
     )
 
@@ -286,7 +286,8 @@ def _copied(binaries: Binaries, account: Account | None, elsewhere: Path) -> Bin
 # Run by a Python of its own, because code between fork and exec is unsafe in a process with
 # threads. The death signal goes after setuid, which clears it; it survives exec.
 _AS_ACCOUNT = """
-import os, sys
+import ctypes, os, sys
+libc = ctypes.CDLL(None)  # the account may not reach this Python's files
 uid, gid, parent, death_signal = map(int, sys.argv[1:5])
 if uid >= 0:
     os.setgroups([])
@@ -294,8 +295,7 @@ if uid >= 0:
     os.setuid(uid)
 os.umask(0o077)
 if sys.platform == "linux":
-    import ctypes
-    ctypes.CDLL(None).prctl(1, death_signal, 0, 0, 0)
+    libc.prctl(1, death_signal, 0, 0, 0)
     if os.getppid() != parent:
         sys.exit("the process that wanted PostgreSQL is gone")
 os.execv(sys.argv[5], sys.argv[5:])
@@ -316,6 +316,18 @@ def server_environment() -> dict[str, str]:
     return {"LC_ALL": "C", "TZ": "UTC"} | {name: os.environ[name] for name in kept if name in os.environ}
 
 
+_INITDB = (
+    "--username=postgres",
+    "--encoding=UTF8",
+    "--no-locale",
+    "--data-checksums",
+    "--no-sync",
+    "--auth-local=trust",
+    "--auth-host=reject",
+    "--no-instructions",
+)
+
+
 def create_cluster(own: Path, binaries: Binaries, account: Account | None, *, durable: bool) -> None:
     """Make `own`/cluster with the database and role `viewfinder`, all or nothing.
 
@@ -328,8 +340,7 @@ def create_cluster(own: Path, binaries: Binaries, account: Account | None, *, du
         os.chown(staging, account.uid, account.gid)
     initdb = [str(binaries.folder / "initdb"), "-D", str(staging)]
     _run(
-        [*initdb, "-U", "postgres", "--encoding=UTF8", "--no-locale", "--data-checksums", "--no-sync"]
-        + ["--auth-local=trust", "--auth-host=reject", "--no-instructions"],
+        [*initdb, *_INITDB],
         own,
         account,
     )
@@ -337,7 +348,7 @@ def create_cluster(own: Path, binaries: Binaries, account: Account | None, *, du
         [str(binaries.folder / "postgres"), "--single", "-j", "-D", str(staging), "postgres"],
         own,
         account,
-        "CREATE ROLE viewfinder LOGIN;\n\nCREATE DATABASE viewfinder OWNER viewfinder;\n\n",
+        "CREATE ROLE viewfinder LOGIN CREATEDB;\n\nCREATE DATABASE viewfinder OWNER viewfinder;\n\n",
     )
     if durable:
         _run([*initdb, "--sync-only"], own, account)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import asyncpg
@@ -27,18 +28,16 @@ async def make_partitions(connection: asyncpg.Connection, now: datetime) -> None
         month = datetime(now.year, now.month, 1, tzinfo=UTC)
         for _ in range(MONTHS_AHEAD + 1):
             following = month_after(month)
-            try:
-                await connection.execute(
-                    f"CREATE TABLE IF NOT EXISTS {table}_{month:%Y_%m} PARTITION OF {table} "
-                    f"FOR VALUES FROM ('{month:%Y-%m-%d}Z') TO ('{following:%Y-%m-%d}Z')"
-                )
-            except (
+            with suppress(
                 asyncpg.CheckViolationError,  # the default partition has rows of that month
                 asyncpg.DuplicateTableError,  # another engine was faster
                 asyncpg.UniqueViolationError,
                 asyncpg.InvalidObjectDefinitionError,
             ):
-                pass
+                await connection.execute(
+                    f"CREATE TABLE IF NOT EXISTS {table}_{month:%Y_%m} PARTITION OF {table} "
+                    f"FOR VALUES FROM ('{month:%Y-%m-%d}Z') TO ('{following:%Y-%m-%d}Z')"
+                )
             month = following
 
 

@@ -15,7 +15,7 @@ import asyncpg
 import httpx
 from cyclopts import Parameter
 
-from engine.adapters.postgres.embedded import EmbeddedError, start
+from engine.adapters.postgres.embedded import EmbeddedPostgresError, start
 from engine.app.cli.check import print_problems
 from engine.app.cli.environment import errors, fail, read_settings
 from engine.app.demo.fcm_stand_in import StandIn, stand_in
@@ -49,7 +49,7 @@ def demo(
     scenario, fixes = _story(Path(settings.rules))
     try:
         server = start(Path(settings.data))
-    except EmbeddedError as fault:
+    except EmbeddedPostgresError as fault:
         fail(str(fault), 1)
     try:
         return asyncio.run(_play(settings, server.dsn, scenario, fixes, once=once, as_json=json))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from engine.adapters.postgres.embedded import EmbeddedError, start
+from engine.adapters.postgres.embedded import EmbeddedPostgresError, start
 from engine.app.settings import Settings, SettingsError, from_environment
 
 errors = Console(stderr=True)
@@ -39,7 +39,7 @@ def database(settings: Settings) -> Iterator[str]:
         return
     try:
         server = start(Path(settings.data))
-    except EmbeddedError as fault:
+    except EmbeddedPostgresError as fault:
         fail(str(fault), 1)
         raise
     try:

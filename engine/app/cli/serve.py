@@ -16,7 +16,7 @@ from typing import Annotated
 import structlog
 from cyclopts import Parameter
 
-from engine.adapters.fcm import CredentialsError
+from engine.adapters.fcm import CredentialsProblem
 from engine.adapters.postgres.migrations import MigrationError, migrate
 from engine.adapters.postgres.store import StoreError
 from engine.app import server
@@ -69,7 +69,7 @@ def _run(settings: Settings, dsn: str, checked: Checked, listener: socket.socket
     try:
         engine = Engine(settings, dsn, checked)
         return 0 if server.run(engine, listener, ready) else 1
-    except CredentialsError as fault:
+    except CredentialsProblem as fault:
         fail(str(fault), 1)
         raise
 

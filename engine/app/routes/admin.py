@@ -31,7 +31,7 @@ class Lookup(msgspec.Struct, frozen=True):
         return f"Lookup({self.namespace!r}, …)"
 
 
-def admin_only(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+def admin_only(connection: ASGIConnection[Any, Any, Any, Any], _route: BaseRouteHandler) -> None:
     """401 without the admin token."""
     engine: Engine = connection.app.state.engine
     scheme, _, token = connection.headers.get("authorization", "").partition(" ")
