@@ -45,6 +45,7 @@ class Engine:
         assert checked.ruling is not None
         self.settings = settings
         self.ruling: Ruling = checked.ruling
+        self.problems = checked.problems
         self.rules_loaded_at = datetime.now(UTC)
         self.keys = Keys(frozenset(settings.write_keys), frozenset(settings.server_keys))
         self.admin_token = settings.admin_token
@@ -69,7 +70,7 @@ class Engine:
             credentials = read_credentials(Path(settings.fcm_credentials_file))
             providers["fcm"] = Fcm(credentials, url=settings.fcm_url)
         else:
-            log.warning("no_push_provider", consequence="pushes wait in the outbox until they expire")
+            log.warning("no_push_provider", consequence="pushes are dropped, reason no_provider")
         self.sender = Sender(
             outbox=Outbox(self.store.pool),
             providers=providers,

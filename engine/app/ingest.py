@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import Collection, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any
@@ -24,8 +24,9 @@ from engine.adapters.postgres.store import Store, StoreError
 from engine.app import metrics
 from engine.app.clock import Clock
 from engine.app.replies import Interrupted, Overloaded, Pending, Reply
-from engine.app.tick import Lane
+from engine.app.tick import Lane, Ruling
 from engine.domain.offers.decisions import full_form, public_form
+from engine.domain.offers.rules import Namespace
 from engine.domain.people import identity
 from engine.domain.people.events import Event, Location
 from engine.domain.people.profiles import IdentityKey
@@ -52,7 +53,17 @@ _ACCEPTED = metrics.EVENTS.labels("accepted")
 _DUPLICATE = metrics.EVENTS.labels("duplicate")
 _REJECTED = metrics.EVENTS.labels("rejected")
 _MISSING_IDENTITY = "none of the event's ids is of a namespace of this workspace"
+_METHODS = (
+    (b"allow", b"POST, OPTIONS"),
+    (b"access-control-allow-methods", b"POST, OPTIONS"),
+    (b"access-control-allow-headers", b"authorization, content-type, content-encoding"),
+    (b"access-control-max-age", b"86400"),
+)
 _encode = msgspec.json.Encoder().encode
+
+
+Named = tuple[Event, tuple[IdentityKey, ...]]
+"""An event, and the ids that it is about, strongest first."""
 
 
 class Refused(Exception):
@@ -97,11 +108,11 @@ class Ingest:
         self,
         *,
         lane: Lane,
-        ruling: Any,
+        ruling: Callable[[], Ruling],
         clock: Clock,
         keys: Keys,
         store: Store,
-        before: Any = None,
+        before: Callable[[bytes], Awaitable[None]] | None = None,
     ) -> None:
         self._lane = lane
         self._ruling = ruling
@@ -117,7 +128,7 @@ class Ingest:
     async def _answer(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
             status = 204 if scope["method"] == "OPTIONS" else 405
-            await _respond(send, status, b"", ((b"allow", b"POST, OPTIONS"),))
+            await _respond(send, status, b"", _METHODS)
             return
         try:
             headers = dict(scope["headers"])
@@ -151,9 +162,10 @@ class Ingest:
             )
         except Unreadable as fault:
             raise Refused(fault.status, str(fault)) from fault
-        reply, rejected = self._queue(received, rules.workspace.namespaces)
-        if received.rejected:
-            await self._keep(key or "", received)
+        named, rejected = _named(received, rules.workspace.namespaces)
+        if rejected:
+            await self._keep(key or "", rejected)
+        reply = self._queue(named)
         if reply is not None:
             try:
                 await reply.done
@@ -171,23 +183,14 @@ class Ingest:
         return Answer(
             accepted=accepted,
             duplicates=duplicates,
-            rejected=rejected,
+            rejected=tuple(rejection for rejection, _ in rejected),
             decisions=[shown for d in decisions if (shown := form(d)) is not None],
         )
 
-    def _queue(self, received: Received, namespaces: Any) -> tuple[Reply | None, tuple[Rejection, ...]]:
-        """Hands the events to the lane, all or none; None where nothing is left to hand over."""
-        rejected = list(received.rejected)
-        named: list[tuple[Event, tuple[IdentityKey, ...]]] = []
-        for index, event in received.events:
-            keys = identity.keys_of(event, namespaces)
-            if keys:
-                named.append((event, keys))
-            else:
-                rejected.append(Rejection(index, event.message_id, "missing_identity", _MISSING_IDENTITY))
-        rejected.sort(key=lambda r: r.index)
+    def _queue(self, named: Sequence[Named]) -> Reply | None:
+        """Hands the events to the lane, all or none; None where there are none."""
         if not named:
-            return None, tuple(rejected)
+            return None
         reply = Reply(len(named))
         newest = _newest_fixes(named) if len(named) > 1 else {}
         pending = [
@@ -204,9 +207,9 @@ class Ingest:
             self._lane.submit(pending)
         except Overloaded as fault:
             raise Refused(503, "the engine is full: nothing was taken, send it again", 1) from fault
-        return reply, tuple(rejected)
+        return reply
 
-    async def _keep(self, key: str, received: Received) -> None:
+    async def _keep(self, key: str, rejected: Sequence[tuple[Rejection, bytes]]) -> None:
         """Keeps what was refused, for whoever wonders where it went."""
         now = self._clock()
         digest = sha256(key.encode()).hexdigest()[:16]
@@ -216,14 +219,32 @@ class Ingest:
                 digest,
                 now.date(),
                 now,
-                [r.code for r in received.rejected],
-                [r.message for r in received.rejected],
-                [r.message_id for r in received.rejected],
-                list(received.rejected_items),
+                [r.code for r, _ in rejected],
+                [r.message for r, _ in rejected],
+                [r.message_id for r, _ in rejected],
+                [item for _, item in rejected],
                 REJECTED_KEPT_PER_KEY_AND_DAY,
             )
         except StoreError as fault:
             raise Refused(503, "the database is away: nothing is confirmed, send it again", 2) from fault
+
+
+def _named(
+    received: Received, namespaces: Sequence[Namespace]
+) -> tuple[list[Named], list[tuple[Rejection, bytes]]]:
+    """The events with the ids that they are about, and the rejected ones with their bytes: those
+    whose ids this workspace does not know among them."""
+    rejected = list(zip(received.rejected, received.rejected_items, strict=True))
+    named: list[Named] = []
+    for index, event in received.events:
+        keys = identity.keys_of(event, namespaces)
+        if keys:
+            named.append((event, keys))
+        else:
+            rejection = Rejection(index, event.message_id, "missing_identity", _MISSING_IDENTITY)
+            rejected.append((rejection, _encode(event)))
+    rejected.sort(key=lambda one: one[0].index)
+    return named, rejected
 
 
 def _new_message_id() -> str:
@@ -231,7 +252,7 @@ def _new_message_id() -> str:
 
 
 def _newest_fixes(
-    named: Collection[tuple[Event, tuple[IdentityKey, ...]]],
+    named: Sequence[Named],
 ) -> dict[IdentityKey, tuple[datetime, Location]]:
     """The newest fix of each person in a batch: an enter offers only if it still holds there."""
     newest: dict[IdentityKey, tuple[datetime, Location]] = {}
@@ -269,22 +290,22 @@ async def _body(receive: Receive, headers: Mapping[bytes, bytes]) -> bytes:
     length = headers.get(b"content-length", b"")
     if length.isdigit() and int(length) > BODY_BYTES_MAX:
         raise too_large
-    message: Any = await receive()
-    body: bytes = message.get("body", b"")
-    if not message.get("more_body"):
-        return body
-    chunks, size = [body], len(body)
+    chunks: list[bytes] = []
+    size, more = 0, True
     try:
         async with asyncio.timeout(BODY_SECONDS):
-            while message.get("more_body"):
-                message = await receive()
+            while more:
+                message: Any = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Refused(400, "the body did not arrive whole")
                 chunks.append(message.get("body", b""))
+                more = message.get("more_body", False)
                 size += len(chunks[-1])
                 if size > BODY_BYTES_MAX:
                     raise too_large
     except TimeoutError as fault:
         raise Refused(408, "the body took too long to arrive") from fault
-    return b"".join(chunks)
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
 
 
 async def _respond(send: Send, status: int, body: bytes, extra: tuple[tuple[bytes, bytes], ...] = ()) -> None:
@@ -294,7 +315,5 @@ async def _respond(send: Send, status: int, body: bytes, extra: tuple[tuple[byte
         (b"access-control-allow-origin", b"*"),
         *extra,
     ]
-    if status == 204:
-        headers.append((b"access-control-allow-headers", b"authorization, content-type"))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -22,6 +22,7 @@ TICK_SECONDS = Histogram(
 TICK_EVENTS = Histogram(
     "viewfinder_tick_events", "Events in a tick", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 )
+MODEL_FAILED = Counter("viewfinder_model_failed", "Scores that a model could not give", ["model"])
 LOST = Counter("viewfinder_commits_lost", "Events decided again because another engine was faster")
 CONFLICTS = Counter("viewfinder_commit_conflicts", "Ticks decided again after a deadlock or conflict")
 STARVED = Counter("viewfinder_ticks_exclusive", "Ticks decided under a lock after losing repeatedly")

@@ -8,8 +8,11 @@ from typing import Any
 import msgspec
 
 from engine.app.engine import Engine
+from engine.app.tick import Ruling
+from engine.domain.offers import caps
 from engine.domain.offers.decisions import bucket_of_decision
-from engine.domain.offers.rules import RuleSet
+from engine.domain.offers.propensity import features
+from engine.domain.offers.scope import Scope
 from engine.domain.people import computed
 from engine.domain.people.profiles import DEVICE_NAMESPACE, Profile, bucket_of
 from engine.domain.places.presence import is_known
@@ -59,8 +62,9 @@ async def find(engine: Engine, namespace: str, value: str) -> Profile | None:
     return profile if profile is not None and profile.lists(key) else None
 
 
-def view(profile: Profile, rules: RuleSet, now: datetime) -> ProfileView:
-    presence = profile.presence
+def view(profile: Profile, ruling: Ruling, now: datetime) -> ProfileView:
+    """The profile as it reads at `now`; the propensities are those of this very moment."""
+    rules, presence = ruling.rules, profile.presence
     return ProfileView(
         id=profile.id,
         version=profile.version,
@@ -84,8 +88,22 @@ def view(profile: Profile, rules: RuleSet, now: datetime) -> ProfileView:
         presence=[PresenceView(fence, since) for fence, since in presence.inside.items()]
         if is_known(presence, now)
         else [],
-        propensities={},
+        propensities=_propensities(profile, ruling, now),
     )
+
+
+def _propensities(profile: Profile, ruling: Ruling, now: datetime) -> dict[str, float]:
+    """What each model says of the person, apart from any event; those that cannot tell are left out."""
+    workspace = ruling.rules.workspace
+    local = now.astimezone(caps.zone(profile.timezone, workspace.timezone))
+    scope = Scope(
+        profile=computed.profile_view(profile, workspace, now), local=caps.local_view(local), now=now
+    )
+    scores = {
+        name: ruling.models[name].predict([features(card, scope)])[0]
+        for name, card in ruling.rules.models.items()
+    }
+    return {name: score for name, score in scores.items() if score is not None}
 
 
 async def events(engine: Engine, profile_id: str, before: int | None, limit: int) -> list[dict[str, Any]]:

@@ -389,6 +389,8 @@ def _score(
             rows.append(features(card, scope))
         for number, score in zip(numbers, ruling.models[name].predict(rows), strict=True):
             scores.setdefault(number, {})[name] = score
+            if score is None:
+                metrics.MODEL_FAILED.labels(name).inc()
     return scores
 
 

@@ -76,6 +76,7 @@ class Unit:
         self._seen: dict[tuple[str, str, str], Pending] = {}
         self._event_rows: list[tuple[Any, ...]] = []
         self._decision_rows: list[tuple[Any, ...]] = []
+        self._probes: list[tuple[int, str, str, str]] = []
         self._timers: list[tuple[int, str, str]] = []
         self._secret = secret
 
@@ -123,6 +124,8 @@ class Unit:
             self.done.append(pending)
             return None
         self._seen[message] = pending
+        for owner in profile.earlier_owners(pending.keys[0]):
+            self._probes.append((bucket_of(owner), owner, event.sender.value, event.message_id))
         profile = self._apply(plan, profile, pending)
         observation = decide.observe(turn.rules, profile, event, turn.now)
         if observation.event.location is not event.location:
@@ -142,6 +145,7 @@ class Unit:
 
     def _apply(self, plan: identity.Plan, profile: Profile, pending: Pending) -> Profile:
         addresses: dict[str, Address] = {}
+        earlier: dict[IdentityKey, tuple[str, ...]] = {}
         by_loser: dict[str, list[IdentityKey]] = {}
         for key, loser_id in plan.moves:
             by_loser.setdefault(loser_id, []).append(key)
@@ -151,6 +155,7 @@ class Unit:
             for namespace, value in keys:
                 if namespace == DEVICE_NAMESPACE:
                     addresses[value] = loser.devices[value]
+            earlier.update(identity.earlier_owners(loser, keys))
             self._write(identity.loses(loser, keys, profile.id))
             self.stopped = True  # what writes two documents commits alone
         gained = (*plan.links, *(key for key, _ in plan.moves))
@@ -160,7 +165,7 @@ class Unit:
                 self._write(stale)  # guards the take-over of a stale row by that profile's version
             self._owners[key] = profile.id
             self._links[key] = profile.id
-        return identity.gains(profile, plan, pending.event, addresses)
+        return identity.gains(profile, plan, pending.event, addresses, earlier)
 
     def _write(self, profile: Profile) -> None:
         self.written[profile.id] = profile
@@ -233,6 +238,7 @@ class Unit:
                 (number, identity_bucket(key), key[0], key[1], profile_id, self._hints.get(key))
             )
         commit.events.extend((number, *row) for row in self._event_rows)
+        commit.probes.extend((number, *row) for row in self._probes)
         commit.decisions.extend((number, *row) for row in self._decision_rows)
         commit.timers_done.extend((number, *row) for row in self._timers)
         commit.sends.extend((number, *_outbox_row(send)) for send in self.sends)

@@ -73,6 +73,7 @@ def litestar_app(engine: Engine | None = None) -> Litestar:
             ),
         ),
         exception_handlers={StoreError: _database_away},
+        logging_config=None,
         debug=False,
     )
     with_ingest(app.openapi_schema)

@@ -184,11 +184,9 @@ def judge(
         decisions.append(decision)
         if won is not None and address is not None:
             sends.append(Sending(decision, won, device_id, address))
-            profile = fold.with_contact(
-                profile,
-                Contact(now, won.offer.id, won.rule.id, "push", won.purpose.name, decision.id),
-                now - rules.contact_horizon,
-            )
+            if not won.is_contract:  # what nobody can opt out of uses up nobody's caps
+                contact = Contact(now, won.offer.id, won.rule.id, "push", won.purpose.name, decision.id)
+                profile = fold.with_contact(profile, contact, now - rules.contact_horizon)
     return Verdict(profile=profile, decisions=tuple(decisions), sends=tuple(sends), scope=scope)
 
 
@@ -309,11 +307,12 @@ def _time_to_live(candidate: Candidate) -> timedelta:
 
 
 def _address(profile: Profile) -> tuple[str, Address | None]:
-    """The device to push to: of those that can be reached, the one seen last."""
-    reachable = [(a.seen_at, d) for d, a in profile.devices.items() if a.reachable]
+    """The device to push to: of those that can be reached, the one seen last; one that denied
+    pushes only where there is no other."""
+    reachable = [(not a.denies_push, a.seen_at, d) for d, a in profile.devices.items() if a.reachable]
     if not reachable:
         return "", None
-    device_id = max(reachable)[1]
+    device_id = max(reachable)[2]
     return device_id, profile.devices[device_id]
 
 

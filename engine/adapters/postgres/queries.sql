@@ -25,6 +25,13 @@ WITH rows AS MATERIALIZED (
     SELECT e.unit, e.profile_id, e.sender, e.message_id, s.seq
     FROM incoming e JOIN seen s ON s.bucket = e.bucket AND s.profile_id = e.profile_id
         AND s.sender = e.sender AND s.message_id = e.message_id
+    UNION ALL
+    -- The identity belonged to another profile before, which may have the message.
+    SELECT q.unit, q.profile_id, q.sender, q.message_id, s.seq
+    FROM unnest($48::int[], $49::smallint[], $50::uuid[], $51::text[], $52::text[])
+        AS q(unit, bucket, profile_id, sender, message_id)
+    JOIN seen s ON s.bucket = q.bucket AND s.profile_id = q.profile_id
+        AND s.sender = q.sender AND s.message_id = q.message_id
 ), stale AS MATERIALIZED (
     SELECT r.unit FROM rows r LEFT JOIN locked l ON l.bucket = r.bucket AND l.id = r.id
     WHERE coalesce(l.version, 0) <> r.expected

@@ -62,6 +62,8 @@ class Commit(msgspec.Struct, kw_only=True):
     decisions: list[tuple[Any, ...]] = msgspec.field(default_factory=list)
     sends: list[tuple[Any, ...]] = msgspec.field(default_factory=list)
     timers_done: list[tuple[int, int, str, str]] = msgspec.field(default_factory=list)
+    probes: list[tuple[int, int, str, str, str]] = msgspec.field(default_factory=list)
+    """Further profiles (unit, bucket, profile, sender, message) that may know an event's message."""
 
     def __repr__(self) -> str:
         return f"Commit({len(self.profiles)} profiles, {len(self.events)} events)"
@@ -95,7 +97,7 @@ class DueTimer(msgspec.Struct, frozen=True):
         return f"DueTimer({self.id!r})"
 
 
-_WIDTHS = (5, 12, 6, 11, 9, 4)
+_WIDTHS = (5, 12, 6, 11, 9, 4, 5)
 
 
 def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> Iterable[Sequence[Any]]:
@@ -133,13 +135,14 @@ class Session:
             Conflict: nothing was written; decide everything again.
             Unavailable: the connection was lost; what was written is not known.
         """
-        parts = (
+        parts: tuple[Sequence[tuple[Any, ...]], ...] = (
             commit.profiles,
             commit.events,
             commit.links,
             commit.decisions,
             commit.sends,
             commit.timers_done,
+            commit.probes,
         )
         arguments = [
             column for rows, width in zip(parts, _WIDTHS, strict=True) for column in _columns(rows, width)

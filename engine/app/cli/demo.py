@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import quote
 
 import asyncpg
 import httpx
@@ -28,7 +32,7 @@ from engine.formats.problems import render_all
 from engine.formats.scenario import Expected, Scenario, read_scenarios
 
 SCENARIO = "tests/bus-304.yaml"
-DATABASE = "viewfinder_demo"
+DATABASE = "viewfinder_demo_"
 WRITE_KEY, SERVER_KEY, ADMIN_TOKEN = "demo-app", "demo-server", "demo-admin"
 DEVICE_TOKEN = "demo-device-token"
 READY_SECONDS = 30.0
@@ -73,16 +77,28 @@ def _story(rules: Path) -> tuple[Scenario, tuple[TrackFix, ...]]:
     return scenario, track.fixes
 
 
-async def _fresh_database(dsn: str) -> str:
-    """The demo's own database, empty: each ride decides as the first one did."""
+@asynccontextmanager
+async def _fresh_database(dsn: str) -> AsyncIterator[str]:
+    """The demo's own database, empty: each ride decides as the first one did. Gone afterwards, as are
+    those of demos that were killed."""
+    name = f"{DATABASE}{os.getpid()}"
     connection = await asyncpg.connect(dsn)
     try:
-        await connection.execute(f"DROP DATABASE IF EXISTS {DATABASE} WITH (FORCE)")
-        await connection.execute(f"CREATE DATABASE {DATABASE}")
+        for row in await connection.fetch(
+            "SELECT datname FROM pg_database WHERE starts_with(datname, $1)", DATABASE
+        ):
+            with contextlib.suppress(asyncpg.ObjectInUseError):
+                await connection.execute(f"DROP DATABASE IF EXISTS {row['datname']}")
+        await connection.execute(f"CREATE DATABASE {name}")
     finally:
         await connection.close()
     head, _, query = dsn.partition("?")
-    return f"{head.rsplit('/', 1)[0]}/{DATABASE}" + (f"?{query}" if query else "")
+    try:
+        yield f"{head.rsplit('/', 1)[0]}/{name}?{query}"
+    finally:
+        connection = await asyncpg.connect(dsn)
+        await connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        await connection.close()
 
 
 async def _play(
@@ -95,34 +111,30 @@ async def _play(
     as_json: bool,
 ) -> int:
     with tempfile.TemporaryDirectory(prefix="viewfinder-demo-") as folder:
-        async with stand_in() as fcm:
-            database = await _fresh_database(dsn)
-            process, url = await _serve(settings, database, fcm, Path(folder))
-            try:
-                requests = list(calls(scenario, fixes, DEVICE_TOKEN))
-                report = Report(as_json=as_json, total=len(requests))
-                started = time.perf_counter()
-                with report.progress:
-                    problems = await _ride(url, requests, report, scenario)
-                    await _until_delivered(fcm, report)
-                report.summary.seconds = round(time.perf_counter() - started, 3)
-                if report.summary.pushes_delivered != report.summary.offered:
-                    problems.append(
-                        f"{report.summary.offered} offers, {report.summary.pushes_delivered} pushes"
-                    )
-                report.finish(problems, None if once else url)
-                if not once:
-                    await _until_stopped(process)
-                return 1 if problems else 0
-            finally:
-                if process.returncode is None:
-                    process.terminate()
-                    await process.wait()
+        async with (
+            stand_in() as fcm,
+            _fresh_database(dsn) as database,
+            _engine(settings, database, fcm, Path(folder)) as (process, url),
+        ):
+            requests = list(calls(scenario, fixes, DEVICE_TOKEN))
+            report = Report(as_json=as_json, total=len(requests))
+            started = time.perf_counter()
+            with report.progress:
+                problems = await _ride(url, requests, report, scenario)
+                await _until_delivered(fcm, report)
+            report.summary.seconds = round(time.perf_counter() - started, 3)
+            if report.summary.pushes_delivered != report.summary.offered:
+                problems.append(f"{report.summary.offered} offers, {report.summary.pushes_delivered} pushes")
+            report.finish(problems, None if once else url)
+            if not once:
+                await _until_stopped(process)
+            return 1 if problems else 0
 
 
-async def _serve(
+@asynccontextmanager
+async def _engine(
     settings: Settings, dsn: str, fcm: StandIn, folder: Path
-) -> tuple[asyncio.subprocess.Process, str]:
+) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """An engine of its own process, as `serve` runs it, on the replay clock and a free port."""
     credentials = folder / "service-account.json"
     fcm.credentials(credentials)
@@ -143,37 +155,62 @@ async def _serve(
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "engine", "serve", env=environment, stdout=asyncio.subprocess.PIPE
     )
-    assert process.stdout is not None
     try:
+        yield process, await _ready(process)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.wait()
+
+
+async def _ready(process: asyncio.subprocess.Process) -> str:
+    """Where the engine serves, once it says so."""
+    assert process.stdout is not None
+    with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(READY_SECONDS):
             async for line in process.stdout:
                 if line.startswith(b"ready "):
-                    return process, line.split()[1].decode()
-    except TimeoutError:
-        process.kill()
+                    return line.split()[1].decode()
     fail("the engine did not start; what it said stands above", 1)
     raise AssertionError
 
 
 async def _ride(url: str, requests: list[Call], report: Report, scenario: Scenario) -> list[str]:
-    """Sends everything, one request after the other as one phone does; answers what was not as
-    the scenario expects."""
+    """Sends everything, one request after the other as one phone and one shop do; answers what was
+    not as the scenario expects. An app is told of its offers only, so an operator looks on."""
     expected = list(scenario.expect)
     problems: list[str] = []
-    # The server key shows every decision and why not; an app would only see its own offers.
-    async with httpx.AsyncClient(base_url=url, auth=(SERVER_KEY, ""), timeout=30.0) as client:
+    user = quote(str(scenario.profile["user_id"]), safe="")
+    known: set[str] = set()
+    async with (
+        httpx.AsyncClient(base_url=url, auth=(WRITE_KEY, ""), timeout=30.0) as app,
+        httpx.AsyncClient(base_url=url, auth=(SERVER_KEY, ""), timeout=30.0) as shop,
+        httpx.AsyncClient(
+            base_url=url, headers={"authorization": f"Bearer {ADMIN_TOKEN}"}, timeout=30.0
+        ) as operator,
+    ):
         for call in requests:
-            response = await client.post(call.path, json=call.body)
-            response.raise_for_status()
-            answer = response.json()
+            answer = await _post(shop if call.from_server else app, call)
             problems += [f"refused: {r['code']}: {r['message']}" for r in answer["rejected"]]
             report.sent()
-            for decision in answer["decisions"]:
+            seen = await operator.get(f"/admin/profiles/user_id/{user}/decisions", params={"limit": 5})
+            seen.raise_for_status()
+            for decision in reversed(seen.json()["decisions"]):
+                if decision["id"] in known or decision["reason"] == "condition_false":
+                    continue
+                known.add(decision["id"])
                 report.decision(call.sent_at, decision)
                 if scenario.strict or decision["outcome"] != "suppressed":
                     problems += _compare(decision, expected)
     problems += [f"expected but not decided: {_told(one)}" for one in expected]
     return problems
+
+
+async def _post(client: httpx.AsyncClient, call: Call) -> dict[str, Any]:
+    response = await client.post(call.path, json=call.body)
+    response.raise_for_status()
+    answer: dict[str, Any] = response.json()
+    return answer
 
 
 def _compare(decision: dict[str, Any], expected: list[Expected]) -> list[str]:

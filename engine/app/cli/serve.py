@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -126,7 +127,9 @@ def _show_keys(settings: Settings) -> None:
 
 
 def _configure_logs() -> None:
-    """One JSON object a line on standard error."""
+    """One JSON object a line on standard error. Of libraries only what goes wrong: httpx would tell
+    every push."""
+    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

@@ -57,7 +57,7 @@ class Report:
             line = msgspec.json.encode({"at": at, **decision}).decode()
             sys.stdout.write(line + "\n")
         else:
-            self.progress.console.print(_line(at, decision))
+            self.progress.console.print(_line(at, decision), soft_wrap=True)
 
     def finish(self, problems: list[str], served_at: str | None) -> None:
         """The summary, and everything in which the ride did not agree with what was expected."""

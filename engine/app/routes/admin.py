@@ -102,7 +102,7 @@ def rules(state: State) -> dict[str, Any]:
     return {
         "revision": engine.ruling.rules.revision,
         "loadedAt": engine.rules_loaded_at,
-        "problems": [],
+        "problems": engine.problems,
     }
 
 
@@ -130,7 +130,7 @@ async def _profile(state: State, namespace: str, value: str) -> profile_reading.
     found = await profile_reading.find(engine, namespace, value)
     if found is None:
         raise NotFoundException("no profile by that identity")
-    return profile_reading.view(found, engine.ruling.rules, engine.clock())
+    return profile_reading.view(found, engine.ruling, engine.clock())
 
 
 router = Router(

@@ -10,6 +10,15 @@ from litestar.exceptions import NotFoundException
 
 from engine.app.engine import Engine
 
+_FOR_PAGES = {"access-control-allow-origin": "*"}
+"""Any page that has the write key may ask: it is public, and so is the answer."""
+
+
+def _named(operation: str, path: list[Any]) -> str:
+    """The operation's id on one of its paths: ids are unique, and one route answers several."""
+    prefix = "".join(part.capitalize() for part in path if part in ("cdn", "v1"))
+    return operation + prefix
+
 
 @get(
     [
@@ -19,7 +28,8 @@ from engine.app.engine import Engine
         "/cdn/projects/{write_key:str}/settings",
     ],
     sync_to_thread=False,
-    operation_id="segmentSettings",
+    operation_id=lambda _handler, _method, path: _named("segmentSettings", path),
+    response_headers=_FOR_PAGES,
     summary="Settings of Segment SDKs",
 )
 def segment_settings(write_key: str, state: State, request: Request[Any, Any, Any]) -> dict[str, Any]:
@@ -32,9 +42,10 @@ def segment_settings(write_key: str, state: State, request: Request[Any, Any, An
 
 
 @get(
-    ["/sourceConfig", "/sourceConfig/"],
+    ["/sourceConfig"],
     sync_to_thread=False,
-    operation_id="rudderSourceConfig",
+    operation_id=lambda _handler, _method, path: _named("rudderSourceConfig", path),
+    response_headers=_FOR_PAGES,
     summary="Settings of RudderStack SDKs",
 )
 def rudder_settings() -> dict[str, Any]:

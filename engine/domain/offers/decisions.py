@@ -128,7 +128,7 @@ def public_form(decision: Decision) -> PublicDecision | None:
 
 
 def full_form(decision: Decision) -> FullDecision | None:
-    """None where every candidate fell at its condition: counted, not returned."""
+    """None where the condition was false: counted, not returned."""
     return _form(FullDecision, decision) if is_worth_telling(decision) else None
 
 
@@ -141,7 +141,7 @@ def _form(form: type[_Form], decision: Decision) -> _Form:
 
 def is_worth_telling(decision: Decision) -> bool:
     """False where no candidate came past its condition."""
-    return decision.reason not in (Reason.CONDITION_FALSE, Reason.OUTSIDE_DATES)
+    return decision.reason is not Reason.CONDITION_FALSE
 
 
 def decision_id(profile_id: str, bucket: int, seq: int, ordinal: int, decided_at: datetime) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from math import isfinite
 from typing import Any
 
 import msgspec
@@ -132,8 +133,8 @@ def device(c: Candidate, now: Circumstances) -> Stop | None:
 
 
 def permission(c: Candidate, now: Circumstances) -> Stop | None:
-    stated = now.address.permissions.get("push") if now.address is not None else None
-    return Stop(Reason.NO_PERMISSION, {"push": stated}) if stated == "denied" else None
+    denied = now.address is not None and now.address.denies_push
+    return Stop(Reason.NO_PERMISSION, {"push": "denied"}) if denied else None
 
 
 def frequency(c: Candidate, now: Circumstances) -> Stop | None:
@@ -201,6 +202,8 @@ def worth(c: Candidate, now: Circumstances) -> Worth | Stop:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return Stop(Reason.CONDITION_UNKNOWN, {"value": offer.value.text})
     expected = expected_value(float(value), offer, propensity or 0.0, baseline, c.rule.lever)
+    if not isfinite(expected):
+        return Stop(Reason.CONDITION_UNKNOWN, {"value": offer.value.text})
     if expected <= 0.0:
         return Stop(
             Reason.NOT_WORTH_IT,

@@ -25,6 +25,8 @@ from engine.domain.people.profiles import (
 QUARANTINE = 1000
 """More identities than one person can have: kept, but linked no further and offered nothing."""
 MAX_VALUE_LENGTH = 512
+EARLIER_OWNERS = 8
+"""How many of an identity's former profiles are asked whether they know a message already."""
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,17 +177,34 @@ def _is_somebody_else(
     return False
 
 
-def gains(profile: Profile, change: Plan, event: Event, addresses: Mapping[str, Address]) -> Profile:
-    """The owner's document after the plan. `addresses` are the devices that move along, by id."""
+def gains(
+    profile: Profile,
+    change: Plan,
+    event: Event,
+    addresses: Mapping[str, Address],
+    earlier: Mapping[IdentityKey, tuple[str, ...]],
+) -> Profile:
+    """The owner's document after the plan. `addresses` are the devices that move along, by id;
+    `earlier` the profiles that a moving identity belonged to."""
     if not (change.links or change.moves or change.retired):
         return profile
     dropped = set(change.retired)
     identities = [i for i in profile.identities if i.key not in dropped]
     for key in (*change.links, *(key for key, _ in change.moves)):
         if key[0] != DEVICE_NAMESPACE:
-            identities.append(Identity(key[0], key[1], event.timestamp, event.message_id))
+            owners = earlier.get(key, ())
+            identities.append(Identity(key[0], key[1], event.timestamp, event.message_id, owners))
     devices = {**profile.devices, **addresses} if addresses else profile.devices
     return msgspec.structs.replace(profile, identities=tuple(identities), devices=devices)
+
+
+def earlier_owners(loser: Profile, keys: Sequence[IdentityKey]) -> dict[IdentityKey, tuple[str, ...]]:
+    """The profiles that each of `keys` belonged to, the one that loses it now as the newest."""
+    before = {i.key: i.earlier for i in loser.identities}
+    return {
+        key: (*(owner for owner in before.get(key, ()) if owner != loser.id), loser.id)[-EARLIER_OWNERS:]
+        for key in keys
+    }
 
 
 def loses(profile: Profile, keys: Sequence[IdentityKey], to: str) -> Profile:

@@ -28,12 +28,17 @@ IdentityKey = tuple[str, str]
 
 
 class Identity(msgspec.Struct, frozen=True, array_like=True):
-    """One of the names that a person is known by, with when it was linked and by which message."""
+    """One of the names that a person is known by, with when it was linked and by which message.
+
+    `earlier` are the profiles that it belonged to before: a message sent under it may be stored
+    there, and must not count again here.
+    """
 
     namespace: str
     value: str
     linked_at: datetime
     message_id: str = ""
+    earlier: tuple[str, ...] = ()
 
     @property
     def key(self) -> IdentityKey:
@@ -82,6 +87,10 @@ class Address(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Whether personal pushes may go there, as far as the address itself is concerned."""
         return self.token is not None and not self.logged_out
 
+    @property
+    def denies_push(self) -> bool:
+        return self.permissions.get("push") == "denied"
+
 
 class Contact(msgspec.Struct, frozen=True, array_like=True):
     """An offer that was made: what frequency caps count."""
@@ -123,6 +132,11 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Everything that the identity index should point here with."""
         people = tuple(identity.key for identity in self.identities)
         return people + tuple((DEVICE_NAMESPACE, device) for device in self.devices)
+
+    def earlier_owners(self, key: IdentityKey) -> tuple[str, ...]:
+        """The profiles, other than this one, that `key` belonged to before."""
+        found = next((i for i in self.identities if i.key == key), None)
+        return tuple(owner for owner in found.earlier if owner != self.id) if found is not None else ()
 
     def lists(self, key: IdentityKey) -> bool:
         namespace, value = key
