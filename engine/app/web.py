@@ -68,6 +68,7 @@ def litestar_app(engine: Engine | None = None) -> Litestar:
                     "writeKey": SecurityScheme(
                         type="http", scheme="basic", description="the key as user, no password"
                     ),
+                    "bearerKey": SecurityScheme(type="http", scheme="bearer", description="the same key"),
                     "adminToken": SecurityScheme(type="http", scheme="bearer"),
                 }
             ),

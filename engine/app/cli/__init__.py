@@ -12,6 +12,7 @@ from cyclopts import App, CycloptsError
 from rich.console import Console
 
 from engine.app.cli.check import check
+from engine.app.cli.contract import contract
 from engine.app.cli.demo import demo
 from engine.app.cli.migrate import migrate
 from engine.app.cli.serve import serve
@@ -26,6 +27,7 @@ app.command(serve, help_epilogue="Settings (environment variables):\n\n" + table
 app.command(demo)
 app.command(check)
 app.command(migrate)
+app.command(contract)
 
 
 def main() -> None:
