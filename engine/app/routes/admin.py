@@ -12,7 +12,7 @@ from litestar.connection import ASGIConnection
 from litestar.datastructures import State
 from litestar.exceptions import NotAuthorizedException, NotFoundException
 from litestar.handlers import BaseRouteHandler
-from litestar.params import Parameter
+from litestar.params import FromPath, JSONBody, Parameter
 
 from engine.app import profile_reading
 from engine.app.engine import Engine
@@ -45,7 +45,9 @@ def admin_only(connection: ASGIConnection[Any, Any, Any, Any], _route: BaseRoute
 
 
 @get("/profiles/{namespace:str}/{value:str}", operation_id="profile", summary="A profile")
-async def profile(namespace: str, value: str, state: State) -> profile_reading.ProfileView:
+async def profile(
+    namespace: FromPath[str], value: FromPath[str], state: State
+) -> profile_reading.ProfileView:
     return await _profile(state, namespace, value)
 
 
@@ -55,13 +57,13 @@ async def profile(namespace: str, value: str, state: State) -> profile_reading.P
     summary="A profile, asked for in the body",
     status_code=200,
 )
-async def lookup(data: Lookup, state: State) -> profile_reading.ProfileView:
+async def lookup(data: JSONBody[Lookup], state: State) -> profile_reading.ProfileView:
     return await _profile(state, data.namespace, data.value)
 
 
 @get("/profiles/{namespace:str}/{value:str}/events", operation_id="profileEvents", summary="Newest first")
 async def events(
-    namespace: str, value: str, state: State, limit: Limit = 50, before: Before = None
+    namespace: FromPath[str], value: FromPath[str], state: State, limit: Limit = 50, before: Before = None
 ) -> dict[str, Any]:
     engine: Engine = state.engine
     found = await profile_reading.find(engine, namespace, value)
@@ -74,7 +76,7 @@ async def events(
     "/profiles/{namespace:str}/{value:str}/decisions", operation_id="profileDecisions", summary="Newest first"
 )
 async def decisions(
-    namespace: str, value: str, state: State, limit: Limit = 50, before: Before = None
+    namespace: FromPath[str], value: FromPath[str], state: State, limit: Limit = 50, before: Before = None
 ) -> dict[str, Any]:
     engine: Engine = state.engine
     found = await profile_reading.find(engine, namespace, value)
@@ -84,7 +86,7 @@ async def decisions(
 
 
 @get("/decisions/{decision_id:uuid}", operation_id="decision", summary="A decision with its whole trace")
-async def decision(decision_id: UUID, state: State) -> dict[str, Any]:
+async def decision(decision_id: FromPath[UUID], state: State) -> dict[str, Any]:
     found = await profile_reading.decision(state.engine, str(decision_id))
     if found is None:
         raise NotFoundException("no decision by that id")

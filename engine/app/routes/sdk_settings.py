@@ -7,6 +7,7 @@ from typing import Any
 from litestar import Request, get
 from litestar.datastructures import State
 from litestar.exceptions import NotFoundException
+from litestar.params import FromPath
 
 from engine.app.engine import Engine
 
@@ -32,7 +33,9 @@ def _named(operation: str, path: list[Any]) -> str:
     response_headers=_FOR_PAGES,
     summary="Settings of Segment SDKs",
 )
-def segment_settings(write_key: str, state: State, request: Request[Any, Any, Any]) -> dict[str, Any]:
+def segment_settings(
+    write_key: FromPath[str], state: State, request: Request[Any, Any, Any]
+) -> dict[str, Any]:
     """Tells the SDK to send its events here. 404 for a key that nobody knows."""
     engine: Engine = state.engine
     if not engine.keys.knows(write_key):
