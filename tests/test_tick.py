@@ -98,6 +98,27 @@ async def test_an_app_moves_to_the_user_who_signs_in(postgres_dsn: str) -> None:
     assert sorted(len(row[1]) for row in seqs) == [1, 3]
 
 
+async def test_a_message_is_known_after_its_identity_moved(postgres_dsn: str) -> None:
+    """The phone retries what it sent before its user signed in: it is stored under the old profile."""
+    before = [event(name="Order Completed", anonymous="A", message=f"m{i}") for i in range(3)]
+    async with lanes.engine(postgres_dsn) as engine:
+        await engine.send(event(name="Open", user="U"), event(name="Open", user="V"))
+        first = await engine.send(*before)
+        await engine.send(event(Kind.IDENTIFY, anonymous="A", user="U"))
+        again = await engine.send(*before, event(name="Order Completed", anonymous="A", message="m3"))
+        await engine.send(event(Kind.IDENTIFY, anonymous="A", user="V"))
+        later = await engine.send(*before, event(name="Order Completed", anonymous="A", message="m3"))
+        u, v = await engine.profile("user_id", "U"), await engine.profile("user_id", "V")
+    assert (first.accepted, first.duplicates) == (3, 0)
+    assert (again.accepted, again.duplicates) == (1, 3)
+    assert (later.accepted, later.duplicates) == (0, 4)
+    assert u is not None
+    assert v is not None
+    assert (u.computed["orders"], v.computed.get("orders", 0)) == (1, 0)
+    rows = await fetch(postgres_dsn, "SELECT FROM events WHERE name = 'Order Completed'")
+    assert len(rows) == 4
+
+
 async def test_two_users_of_one_app_never_become_one(postgres_dsn: str) -> None:
     async with lanes.engine(postgres_dsn) as engine:
         await engine.send(arrival("mum", device="tablet", anonymous="A"))

@@ -99,4 +99,20 @@ def _line(at: datetime, decision: dict[str, Any]) -> Text:
         line.append(f"“{message['title']}”" if message else "", "green")
     else:
         line.append(decision["reason"], "yellow")
+        line.append(_numbers(decision), "dim")
     return line
+
+
+def _numbers(decision: dict[str, Any]) -> str:
+    """By how much the leading candidate fell short, as its gate measured it."""
+    leading: dict[str, Any] = next(
+        (c for c in decision.get("candidates", ()) if c["rule"] == decision["rule"] and c.get("numbers")), {}
+    )
+    numbers = leading.get("numbers", {})
+    if decision["reason"] == "capped":
+        return f"  {numbers['count']} of {numbers['times']} per {numbers['per']}, cap of {numbers['of']}"
+    shown = (
+        f"{name} {value:.2f}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in numbers.items()
+    )
+    return "  " + ", ".join(shown)
