@@ -18,9 +18,24 @@ REFUSED = Counter(
 ALARMS = Counter(
     "viewfinder_provider_alarms", "Times that a provider refused us as a whole", ["provider", "code"]
 )
-STOPPED = Gauge("viewfinder_provider_stopped", "1 while nothing goes out to the provider", ["provider"])
-QUEUED = Gauge("viewfinder_sends_queued", "Sends in memory that wait for their turn", ["provider"])
-IN_FLIGHT = Gauge("viewfinder_sends_in_flight", "Sends that a provider has not answered", ["provider"])
+STOPPED = Gauge(
+    "viewfinder_provider_stopped",
+    "1 while nothing goes out to the provider",
+    ["provider"],
+    multiprocess_mode="livemax",
+)
+QUEUED = Gauge(
+    "viewfinder_sends_queued",
+    "Sends in memory that wait for their turn",
+    ["provider"],
+    multiprocess_mode="livesum",
+)
+IN_FLIGHT = Gauge(
+    "viewfinder_sends_in_flight",
+    "Sends that a provider has not answered",
+    ["provider"],
+    multiprocess_mode="livesum",
+)
 OVERFLOWED = Counter(
     "viewfinder_sends_overflowed",
     "Sends left to the expiry of their lease because the queue was full",

@@ -25,7 +25,7 @@ SHUTDOWN_SECONDS = 25
 class Server(uvicorn.Server):
     """Tells when it is ready and, by `Engine.draining`, when it is not any more."""
 
-    def __init__(self, config: uvicorn.Config, engine: Engine, on_ready: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, engine: Engine, on_ready: Callable[[], object]) -> None:
         super().__init__(config)
         self._engine = engine
         self._on_ready = on_ready
@@ -56,7 +56,7 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def run(engine: Engine, listener: socket.socket, on_ready: Callable[[], None]) -> bool:
+def run(engine: Engine, listener: socket.socket, on_ready: Callable[[], object]) -> bool:
     """Serves until told to stop. False where the engine did not come up."""
     settings = engine.settings
     config = uvicorn.Config(

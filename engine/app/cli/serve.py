@@ -10,12 +10,17 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
 import structlog
 from cyclopts import Parameter
+from prometheus_client.multiprocess import mark_process_dead
 
 from engine.adapters.fcm import CredentialsProblem
 from engine.adapters.postgres.migrations import MigrationError, migrate
@@ -27,6 +32,9 @@ from engine.app.engine import Engine
 from engine.app.rulesets import Checked
 from engine.app.rulesets import check as check_folders
 from engine.app.settings import Settings, load_or_create_keys
+
+AGAIN_SECONDS = 1.0
+"""Before a worker that died is started again."""
 
 log = structlog.get_logger()
 
@@ -41,10 +49,10 @@ def serve(*, worker: Annotated[str | None, Parameter(show=False)] = None) -> int
         return 1
     settings, made = load_or_create_keys(settings)
     if worker is not None:
-        descriptor, _, dsn = worker.partition(":")
+        descriptor, tells, dsn = worker.split(":", 2)
         server.die_with_parent()
         listener = socket.socket(fileno=int(descriptor))
-        return _run(settings, dsn, checked, listener, announce=False)
+        return _run(settings, dsn, checked, listener, lambda: os.write(int(tells), b"."))
     if made:
         _show_keys(settings)
     try:
@@ -58,55 +66,73 @@ def serve(*, worker: Annotated[str | None, Parameter(show=False)] = None) -> int
         except (MigrationError, StoreError, OSError) as fault:
             fail(f"the database: {fault}", 1)
         if settings.workers == 1:
-            return _run(settings, dsn, checked, listener, announce=True)
-        return _supervise(settings, dsn, listener)
+            return _run(settings, dsn, checked, listener, lambda: _announce(settings, listener))
+        with tempfile.TemporaryDirectory(prefix="viewfinder-metrics-") as counts:
+            return _supervise(settings, dsn, listener, counts)
 
 
-def _run(settings: Settings, dsn: str, checked: Checked, listener: socket.socket, *, announce: bool) -> int:
-    def ready() -> None:
-        if announce:
-            _announce(settings, listener)
-
+def _run(
+    settings: Settings,
+    dsn: str,
+    checked: Checked,
+    listener: socket.socket,
+    on_ready: Callable[[], object],
+) -> int:
     try:
-        engine = Engine(settings, dsn, checked)
-        return 0 if server.run(engine, listener, ready) else 1
+        return 0 if server.run(Engine(settings, dsn, checked), listener, on_ready) else 1
     except CredentialsProblem as fault:
         fail(str(fault), 1)
         raise
 
 
-def _supervise(settings: Settings, dsn: str, listener: socket.socket) -> int:
-    """One process a worker on the same socket; one that dies is started again."""
-    stopping = False
+def _supervise(settings: Settings, dsn: str, listener: socket.socket, counts: str) -> int:
+    """One process a worker on the same socket; one that dies is started again. `counts` is the
+    folder in which they keep their metrics together."""
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": counts}
+    told, tells = os.pipe()
+    serving, stopping = threading.Event(), threading.Event()
 
     def start() -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-m", "engine", "serve", "--worker", f"{listener.fileno()}:{dsn}"]
-        return subprocess.Popen(command, pass_fds=[listener.fileno()])
+        given = f"{listener.fileno()}:{tells}:{dsn}"
+        return subprocess.Popen(
+            [sys.executable, "-m", "engine", "serve", "--worker", given],
+            pass_fds=[listener.fileno(), tells],
+            env=environment,
+            start_new_session=True,  # Ctrl-C is for us: a worker takes a second signal for "at once"
+        )
 
-    workers = [start() for _ in range(settings.workers)]
+    def announce() -> None:
+        os.read(told, 1)
+        serving.set()
+        _announce(settings, listener)
 
-    def stop(signum: int, _: FrameType | None) -> None:
-        nonlocal stopping
-        stopping = True
+    def stop(_: int = 0, __: FrameType | None = None) -> None:
+        stopping.set()
         for one in workers:
             with contextlib.suppress(ProcessLookupError):
                 one.send_signal(signal.SIGTERM)
 
+    listener.listen(2048)
+    workers = [start() for _ in range(settings.workers)]
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
-    listener.listen(2048)
-    _announce(settings, listener)
-    while True:
+    threading.Thread(target=announce, daemon=True).start()
+    while any(one.returncode is None for one in workers):
         process, status = os.wait()
-        for number, one in enumerate(workers):
-            if one.pid != process:
-                continue
-            one.returncode = os.waitstatus_to_exitcode(status)
-            if not stopping:
-                log.error("worker_died", exit_code=one.returncode)
-                workers[number] = start()
-        if stopping and all(one.returncode is not None for one in workers):
-            return 0
+        number = next((n for n, one in enumerate(workers) if one.pid == process), None)
+        if number is None:
+            continue
+        code = workers[number].returncode = os.waitstatus_to_exitcode(status)
+        mark_process_dead(process, counts)  # type: ignore[no-untyped-call]
+        if stopping.is_set():
+            continue
+        if not serving.is_set():  # what stops one from starting stops all
+            stop()
+            continue
+        log.error("worker_died", exit_code=code)
+        time.sleep(AGAIN_SECONDS)
+        workers[number] = start()
+    return 0 if serving.is_set() else 1
 
 
 def _announce(settings: Settings, listener: socket.socket) -> None:

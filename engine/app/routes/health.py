@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
+
 from litestar import Response, get
 from litestar.datastructures import State
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from engine.app.engine import Engine
 
@@ -27,4 +30,9 @@ async def readyz(state: State) -> Response[dict[str, str]]:
 
 @get("/metrics", sync_to_thread=False, include_in_schema=False)
 def metrics() -> Response[bytes]:
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    """Of all workers together, whichever of them is asked."""
+    registry = REGISTRY
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
