@@ -28,7 +28,7 @@ def profile_row(unit: int, profile_id: str, expected: int) -> tuple[int, int, st
 
 def event_row(unit: int, profile_id: str, seq: int, message: str) -> tuple[object, ...]:
     bucket = bucket_of(profile_id)
-    return (unit, bucket, profile_id, seq, NOW, NOW, "client", message, "track", "Open", "{}", "{}")
+    return (unit, bucket, profile_id, seq, NOW, NOW, "client", message, "track", "Open", "{}", "{}", False)
 
 
 async def commit(store: Store, **rows: object) -> tuple[set[int], list[tuple[str, int]]]:

@@ -15,6 +15,7 @@ from engine.adapters.postgres.store import Store, StoreError
 SEEN_KEPT = timedelta(days=40)
 """Longer than the 30 days for which a repeated message must be recognised."""
 REJECTED_KEPT = timedelta(days=14)
+POSITIONS_AT_ONCE = 5000
 SETTLED_KEPT = timedelta(days=7)
 
 log = structlog.get_logger()
@@ -29,6 +30,9 @@ async def keep_house(store: Store, retention: Mapping[str, timedelta]) -> None:
             await make_partitions(connection, now)
             await drop_old_partitions(connection, "events", now - retention["events"])
             await drop_old_partitions(connection, "decisions", now - retention["offered"])
+        await store.fetch("expired_suppressed", now - retention["suppressed"])
+        while await store.fetch("forget_positions", now - retention["positions"], POSITIONS_AT_ONCE):
+            pass
         await store.fetch("expired_seen", now - SEEN_KEPT)
         await store.fetch("expired_rejected", now - REJECTED_KEPT)
         await store.fetch("expired_rejected_counts", (now - REJECTED_KEPT).date())

@@ -197,6 +197,7 @@ class Unit:
                 event.name,
                 _json(event).decode(),
                 _json(facts).decode(),
+                event.location is not None or "newest" in facts,
             )
         )
         messages: dict[str, Message] = {}

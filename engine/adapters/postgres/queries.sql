@@ -18,9 +18,9 @@ WITH rows AS MATERIALIZED (
 ), incoming AS MATERIALIZED (
     SELECT * FROM unnest(
         $6::int[], $7::smallint[], $8::uuid[], $9::bigint[], $10::timestamptz[], $11::timestamptz[],
-        $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[])
+        $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::text[], $18::bool[])
         AS e(unit, bucket, profile_id, seq, received_at, occurred_at, sender, message_id, kind, name,
-             body, facts)
+             body, facts, located)
 ), hits AS MATERIALIZED (
     SELECT e.unit, e.profile_id, e.sender, e.message_id, s.seq
     FROM incoming e JOIN seen s ON s.bucket = e.bucket AND s.profile_id = e.profile_id
@@ -28,7 +28,7 @@ WITH rows AS MATERIALIZED (
     UNION ALL
     -- The identity belonged to another profile before, which may have the message.
     SELECT q.unit, q.profile_id, q.sender, q.message_id, s.seq
-    FROM unnest($48::int[], $49::smallint[], $50::uuid[], $51::text[], $52::text[])
+    FROM unnest($49::int[], $50::smallint[], $51::uuid[], $52::text[], $53::text[])
         AS q(unit, bucket, profile_id, sender, message_id)
     JOIN seen s ON s.bucket = q.bucket AND s.profile_id = q.profile_id
         AND s.sender = q.sender AND s.message_id = q.message_id
@@ -38,7 +38,7 @@ WITH rows AS MATERIALIZED (
     UNION
     SELECT unit FROM hits
 ), links AS MATERIALIZED (
-    SELECT * FROM unnest($18::int[], $19::smallint[], $20::text[], $21::text[], $22::uuid[], $23::uuid[])
+    SELECT * FROM unnest($19::int[], $20::smallint[], $21::text[], $22::text[], $23::uuid[], $24::uuid[])
         AS i(unit, bucket, namespace, value, profile_id, previous_id)
     WHERE unit NOT IN (SELECT unit FROM stale)
 ), linked AS (
@@ -82,27 +82,27 @@ WITH rows AS MATERIALIZED (
     ORDER BY bucket, profile_id, sender, message_id
 ), logged AS (
     INSERT INTO events (bucket, profile_id, seq, received_at, occurred_at, sender, message_id, kind,
-                        name, body, facts)
+                        name, body, facts, located)
     SELECT bucket, profile_id, seq, received_at, occurred_at, sender, message_id, kind, name,
-           body::json, facts::json
+           body::json, facts::json, located
     FROM incoming WHERE unit IN (SELECT unit FROM whole)
 ), decided AS (
     INSERT INTO decisions (bucket, id, decided_at, profile_id, seq, outcome, rule, offer, reason, document)
     SELECT bucket, id, decided_at, profile_id, seq, outcome, rule, offer, reason, document::json
-    FROM unnest($24::int[], $25::smallint[], $26::uuid[], $27::timestamptz[], $28::uuid[], $29::bigint[],
-                $30::text[], $31::text[], $32::text[], $33::text[], $34::text[])
+    FROM unnest($25::int[], $26::smallint[], $27::uuid[], $28::timestamptz[], $29::uuid[], $30::bigint[],
+                $31::text[], $32::text[], $33::text[], $34::text[], $35::text[])
         AS d(unit, bucket, id, decided_at, profile_id, seq, outcome, rule, offer, reason, document)
     WHERE unit IN (SELECT unit FROM whole)
 ), queued AS (
     INSERT INTO outbox (bucket, id, profile_id, provider, purpose, payload, expires_at, lease, leased_until)
     SELECT bucket, id, profile_id, provider, purpose, payload::json, expires_at, lease,
            CASE WHEN lease IS NOT NULL THEN now() + interval '30 seconds' END
-    FROM unnest($35::int[], $36::smallint[], $37::uuid[], $38::uuid[], $39::text[], $40::text[],
-                $41::text[], $42::timestamptz[], $43::uuid[])
+    FROM unnest($36::int[], $37::smallint[], $38::uuid[], $39::uuid[], $40::text[], $41::text[],
+                $42::text[], $43::timestamptz[], $44::uuid[])
         AS o(unit, bucket, id, profile_id, provider, purpose, payload, expires_at, lease)
     WHERE unit IN (SELECT unit FROM whole)
 ), rung AS (
-    DELETE FROM timers t USING unnest($44::int[], $45::smallint[], $46::uuid[], $47::text[])
+    DELETE FROM timers t USING unnest($45::int[], $46::smallint[], $47::uuid[], $48::text[])
         AS d(unit, bucket, profile_id, id)
     WHERE t.bucket = d.bucket AND t.profile_id = d.profile_id AND t.id = d.id
         AND d.unit IN (SELECT unit FROM whole)
@@ -201,6 +201,23 @@ DELETE FROM rejected_counts WHERE day < $1::date;
 
 -- name: expired_seen
 DELETE FROM seen WHERE seen_at < $1;
+
+-- name: expired_suppressed
+DELETE FROM decisions WHERE outcome = 'suppressed' AND decided_at < $1;
+
+-- name: forget_positions
+-- At most $2 events at a time: a long history must not hold its rows for long.
+WITH old AS (
+    SELECT bucket, profile_id, seq, received_at FROM events
+    WHERE located AND received_at < $1 LIMIT $2
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE events e
+SET located = false, body = (e.body::jsonb - 'location')::json, facts = (e.facts::jsonb - 'newest')::json
+FROM old
+WHERE e.bucket = old.bucket AND e.profile_id = old.profile_id AND e.seq = old.seq
+    AND e.received_at = old.received_at
+RETURNING 1;
 
 -- name: expired_outbox
 DELETE FROM outbox WHERE state IN ('sent', 'dropped') AND settled_at < $1;

@@ -97,7 +97,7 @@ class DueTimer(msgspec.Struct, frozen=True):
         return f"DueTimer({self.id!r})"
 
 
-_WIDTHS = (5, 12, 6, 11, 9, 4, 5)
+_WIDTHS = (5, 13, 6, 11, 9, 4, 5)
 
 
 def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> Iterable[Sequence[Any]]:

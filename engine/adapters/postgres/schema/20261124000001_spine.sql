@@ -43,7 +43,8 @@ CREATE TABLE seen (
 CREATE INDEX seen_at ON seen USING brin (seen_at);
 
 -- The event log. `seq` counts a profile's events without gaps. `facts` is what the decision
--- depended on beside the event: version before, now, revision, propensities, weather.
+-- depended on beside the event: version before, now, revision, propensities, weather. `located`
+-- rows hold a position, which is kept for a shorter time than the rest.
 CREATE TABLE events (
     bucket smallint NOT NULL,
     profile_id uuid NOT NULL,
@@ -56,8 +57,10 @@ CREATE TABLE events (
     name text NOT NULL,
     body json NOT NULL,
     facts json NOT NULL,
+    located boolean NOT NULL DEFAULT false,
     PRIMARY KEY (bucket, profile_id, seq, received_at)
 ) PARTITION BY RANGE (received_at);
+CREATE INDEX events_located ON events (received_at) WHERE located;
 CREATE TABLE events_default PARTITION OF events DEFAULT;
 
 -- The id carries its time and bucket (engine/domain/offers/decisions.py), so that one id finds
@@ -77,6 +80,7 @@ CREATE TABLE decisions (
 ) PARTITION BY RANGE (decided_at);
 CREATE TABLE decisions_default PARTITION OF decisions DEFAULT;
 CREATE INDEX decisions_of_profile ON decisions (bucket, profile_id, seq);
+CREATE INDEX decisions_suppressed ON decisions (decided_at) WHERE outcome = 'suppressed';
 
 -- Sends under way. A row is leased to one engine at a time; `lease` changes with every claim, so
 -- a settlement under an old one is refused. `dead` rows wait for an operator.
