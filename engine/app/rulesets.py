@@ -9,7 +9,7 @@ import msgspec
 
 from engine.adapters.onnx_models import Model, ModelError, load_model
 from engine.app.tick import Ruling
-from engine.formats.problems import Problem
+from engine.formats.problems import Problem, in_order
 from engine.formats.workspace import MODELS_PREFIX, load, read_folder
 
 
@@ -34,15 +34,14 @@ def check(rules: Path, models: Path) -> Checked:
         OSError: one of the folders cannot be read.
     """
     loaded = load(read_folder(rules), read_folder(models) if models.is_dir() else {})
-    if loaded.rule_set is None:
-        return Checked(None, loaded.problems, loaded.sources)
     problems = list(loaded.problems)
     predictors: dict[str, Model] = {}
-    for name, card in loaded.rule_set.models.items():
+    for name, card in loaded.models.items():
         try:
             predictors[name] = load_model(models / card.file, inputs=len(card.inputs), output=card.output)
         except ModelError as fault:
             problems.append(Problem(MODELS_PREFIX + card.file, 1, 1, str(fault)))
-    is_sound = len(predictors) == len(loaded.rule_set.models)
-    ruling = Ruling(loaded.rule_set, predictors) if is_sound else None
-    return Checked(ruling, tuple(problems), loaded.sources)
+    ruling = None
+    if loaded.rule_set is not None and len(predictors) == len(loaded.models):
+        ruling = Ruling(loaded.rule_set, predictors)
+    return Checked(ruling, in_order(problems), loaded.sources)

@@ -19,11 +19,12 @@ MOST_PROBLEMS: Final = 200
 
 
 class GeoFeature(msgspec.Struct, frozen=True, kw_only=True):
-    """A usable feature. `index` is its place in the file from 0, `line` where it starts, `id`
-    GeoJSON's own where it has one."""
+    """A usable feature. `index` is its place in the file from 0, `line` and `column` where it
+    starts, `id` GeoJSON's own where it has one."""
 
     index: int
     line: int
+    column: int
     shape: Shape
     properties: Mapping[str, Any]
     id: str | int | None = None
@@ -77,7 +78,7 @@ def read_geojson(data: bytes, file: str, *, point_radius_meters: float | None = 
     found: list[GeoFeature] = []
     problems: list[Problem] = []
     for index, (feature, (line, column)) in enumerate(zip(features, places, strict=True)):
-        good, errors, notes = _feature(feature, index, line, point_radius_meters)
+        good, errors, notes = _feature(feature, index, (line, column), point_radius_meters)
         if good is not None:
             found.append(good)
         where = f"feature {index + 1}: "
@@ -127,7 +128,7 @@ def _features_in(document: Any) -> list[Any] | str:
 
 
 def _feature(
-    feature: Any, index: int, line: int, point_radius_meters: float | None
+    feature: Any, index: int, place: tuple[int, int], point_radius_meters: float | None
 ) -> tuple[GeoFeature | None, list[str], list[str]]:
     """One feature, or None; its errors; what was mended."""
     if not isinstance(feature, dict) or feature.get("type") != "Feature":
@@ -149,7 +150,10 @@ def _feature(
     identifier = feature.get("id")
     if isinstance(identifier, bool) or not isinstance(identifier, str | int):
         identifier = None
-    good = GeoFeature(index=index, line=line, shape=shape, properties=properties or {}, id=identifier)
+    line, column = place
+    good = GeoFeature(
+        index=index, line=line, column=column, shape=shape, properties=properties or {}, id=identifier
+    )
     return good, [], notes
 
 

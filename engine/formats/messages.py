@@ -35,11 +35,13 @@ Members = Mapping[str, Collection[str] | None]
 
 
 class TemplateProblem(msgspec.Struct, frozen=True):
-    """One thing wrong at `offset` (from 0, in characters) of the template."""
+    """One thing wrong at `offset` (from 0, in characters) of the template. `name` is the dotted name
+    that is not there, where that is what is wrong."""
 
     message: str
     offset: int
     suggestion: str | None = None
+    name: str = ""
 
 
 class TemplateError(ValueError):
@@ -63,6 +65,9 @@ def compile_template(text: str, members: Members | None = None) -> Render:
         raise TemplateError([TemplateProblem(f"longer than {LONGEST_TEMPLATE:,} characters", 0)])
     if "{{" not in text and "{%" not in text:
         return _constant(text)
+    for opening, closing in (("{{", "}}"), ("{%", "%}")):
+        if (at := text.rfind(opening)) > text.rfind(closing):
+            raise TemplateError([TemplateProblem(f"message template: this {opening} is never closed", at)])
     try:
         template = _ENVIRONMENT.from_string(text)
         analysis = template.analyze()
@@ -153,8 +158,11 @@ def _unknown_names(text: str, analysis: TemplateAnalysis, members: Members | Non
         root, *path = variable.segments
         offset = variable.span.index
         if not isinstance(root, str) or root not in members:
-            suggestion = did_you_mean(str(root), frozenset(members))
-            problems.append(TemplateProblem(f'there is no "{root}" here', offset, suggestion))
+            owner = next((name for name in members if root in (members[name] or ())), None)
+            suggestion = (
+                f'did you mean "{owner}.{root}"?' if owner else did_you_mean(str(root), frozenset(members))
+            )
+            problems.append(TemplateProblem(f'there is no "{root}" here', offset, suggestion, str(root)))
             continue
         below = members[root]
         if below is None or not path or not isinstance(path[0], str) or path[0] in below:
@@ -165,6 +173,7 @@ def _unknown_names(text: str, analysis: TemplateAnalysis, members: Members | Non
                 f'"{root}" has no "{path[0]}"',
                 found if found >= 0 else offset,
                 did_you_mean(path[0], frozenset(below)),
+                f"{root}.{path[0]}",
             )
         )
     return problems

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import msgspec
+from rich.cells import cell_len
 
 from engine.domain.offers.cel_problems import nearest
 
@@ -54,7 +55,7 @@ def render(problem: Problem, lines: Sequence[str] = ()) -> str:
     parts = [f"{problem.file}:{problem.line}:{problem.column}: {kind}{problem.message}"]
     if problem.line <= len(lines):
         shown, column = _excerpt(lines[problem.line - 1], problem.column)
-        parts += [f"    {shown}".rstrip(), "    " + " " * (column - 1) + "^"]
+        parts += [f"    {shown}".rstrip(), "    " + " " * cell_len(shown[: column - 1]) + "^"]
     if problem.suggestion is not None:
         parts.append(f"    {problem.suggestion}")
     return "\n".join(parts)
@@ -65,7 +66,7 @@ def render_all(problems: Sequence[Problem], sources: Mapping[str, bytes]) -> str
     lines = {
         file: LINE_BREAK.split(sources[file].decode(errors="replace").removeprefix("\ufeff"))
         for file in {problem.file for problem in problems}
-        if file in sources
+        if file in sources and b"\0" not in sources[file]
     }
     shown = [render(problem, lines.get(problem.file, ())) for problem in problems]
     errors = sum(problem.severity == "error" for problem in problems)

@@ -44,10 +44,12 @@ T = TypeVar("T", Rule, Computed)
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     """What came of the files. `rule_set` is None where any problem is an error.
 
-    `sources` are the files that problems may name, by that name: `problems.render_all` quotes them.
+    `models` are the cards that are sound by themselves, whatever else is not. `sources` are the files
+    that problems may name, by that name: `problems.render_all` quotes them.
     """
 
     rule_set: RuleSet | None
+    models: Mapping[str, ModelCard]
     problems: tuple[Problem, ...]
     revision: str
     sources: Mapping[str, bytes]
@@ -134,7 +136,9 @@ def load(rules: Mapping[str, bytes], models: Mapping[str, bytes] | None = None) 
     sources = {**rules, **{MODELS_PREFIX + name: data for name, data in models.items()}}
     found_problems = in_order(problems)
     if any(problem.severity == "error" for problem in found_problems):
-        return Loaded(rule_set=None, problems=found_problems, revision=revision, sources=sources)
+        return Loaded(
+            rule_set=None, models=known, problems=found_problems, revision=revision, sources=sources
+        )
     rule_set = RuleSet(
         revision=revision,
         workspace=workspace,
@@ -147,7 +151,9 @@ def load(rules: Mapping[str, bytes], models: Mapping[str, bytes] | None = None) 
         computed_by_trigger=_by_trigger(workspace.computed, lambda found: found.pattern),
         contact_horizon=longest_window([*workspace.caps, *(c for r in made.values() for c in r.caps)]),
     )
-    return Loaded(rule_set=rule_set, problems=found_problems, revision=revision, sources=sources)
+    return Loaded(
+        rule_set=rule_set, models=known, problems=found_problems, revision=revision, sources=sources
+    )
 
 
 def _names_below(tagged: Iterable[frozenset[str]], places: Places) -> Mapping[frozenset[str], Names]:

@@ -43,11 +43,10 @@ BUILT_IN: Final[Mapping[str, Type]] = {"last_seen": Type.TIMESTAMP}
 """Of `profile`, without anyone declaring it."""
 
 LATER_BUILT_IN: Final = frozenset(("audiences", "sessions", "seconds_in_app", "installed_at", "attribution"))
-_LATER: Final[Mapping[str, frozenset[str]]] = {
-    "profile": LATER_BUILT_IN,
-    "geofence": frozenset(("open",)),
-}
-_LATER_ROOTS: Final = frozenset(("account", "member", "trip", "offer"))
+_LATER: Final = frozenset(
+    ("account", "member", "trip", "offer", "geofence.open", *(f"profile.{name}" for name in LATER_BUILT_IN))
+)
+"""Names of the language, dotted, that nothing stands behind yet."""
 
 _TRAIT_TYPES: Final[Mapping[str, Type]] = {
     "string": Type.STRING,
@@ -165,14 +164,9 @@ def expression(
 
 def _located(node: Scalar, problem: ExpressionProblem) -> Problem:
     line, column = place_in(node, problem.offset)
-    word = node.text[problem.offset : problem.offset + problem.length]
-    before = node.text[: problem.offset].rstrip(' .["').rsplit(maxsplit=1)
-    root = "".join(before[-1:]).rpartition("(")[2].lstrip("!-")
     message, suggestion = problem.message, problem.suggestion
-    if word in _LATER_ROOTS and "there is no" in message:
-        message, suggestion = f'"{word}" is not supported yet', None
-    elif word in _LATER.get(root, ()):
-        message, suggestion = f'"{root}.{word}" is not supported yet', None
+    if problem.name in _LATER:
+        message, suggestion = f'"{problem.name}" is not supported yet', None
     if suggestion is not None:
         suggestion = f"did you mean {suggestion}?" if '"' in suggestion else f'did you mean "{suggestion}"?'
     return Problem(node.source.file, line, column, message, suggestion)
@@ -192,13 +186,7 @@ def template(node: AnyNode, problems: Problems, members: Members) -> Render | No
         for problem in error.problems:
             line, column = place_in(node, problem.offset)
             message, suggestion = problem.message, problem.suggestion
-            later = _later_in_message(node.text[problem.offset :])
-            if later is not None:
-                message, suggestion = f'"{later}" is not supported yet', None
+            if problem.name in _LATER:
+                message, suggestion = f'"{problem.name}" is not supported yet', None
             problems.append(Problem(node.source.file, line, column, message, suggestion))
     return None
-
-
-def _later_in_message(rest: str) -> str | None:
-    word = rest.split("}", 1)[0].split("|", 1)[0].split(".", 1)[0].strip()
-    return word if word in _LATER_ROOTS | LATER_BUILT_IN else None

@@ -189,7 +189,7 @@ def _check_languages(push: Mapping[str, AnyNode], problems: Problems) -> None:
             problems.extend(
                 entry.key.problem(f'the {where} has no "{tag}"')
                 for tag, entry in one.entries.items()
-                if tag not in other.entries
+                if tag not in other.entries and is_language(tag)
             )
 
 

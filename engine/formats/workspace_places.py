@@ -208,12 +208,12 @@ class Places:
             where = f"feature {feature.index + 1}"
             if fence_id is None:
                 message = f'{where}: no text or number at "{id_path}"'
-                self._problems.append(Problem(target, feature.line, 1, message))
+                self._problems.append(Problem(target, feature.line, feature.column, message))
                 continue
             first = self._said.get(fence_id)
             if first is not None:
                 message = f"{where}: {_twice(fence_id, first)}"
-                self._problems.append(Problem(target, feature.line, 1, message))
+                self._problems.append(Problem(target, feature.line, feature.column, message))
             self._take(fence_id, (target, feature.line), tags)
             self.fences[fence_id] = Fence(fence_id, feature.shape, tags, {**feature.properties, **stated})
 

@@ -245,7 +245,7 @@ def window(node: AnyNode, problems: Problems) -> Window | None:
     if raw in _CALENDAR:
         return Window(calendar=_CALENDAR[raw], text=raw)
     if not _DURATION.fullmatch(raw):
-        suggestion = did_you_mean(raw, frozenset(_CALENDAR)) or _meant_duration(raw)
+        suggestion = _meant_duration(raw) or did_you_mean(raw, frozenset(_CALENDAR))
         message = f"expected day, week, month or a duration such as 7d, found {shown(node)}"
         problems.append(node.problem(message, suggestion))
         return None

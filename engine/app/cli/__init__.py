@@ -9,7 +9,6 @@ import sys
 from importlib.metadata import version
 
 from cyclopts import App, CycloptsError
-from rich.console import Console
 
 from engine.app.settings import table
 
@@ -39,7 +38,7 @@ def main() -> None:
     try:
         result = app(exit_on_error=False, print_error=False)
     except CycloptsError as fault:
-        Console(stderr=True).print(f"[red]error:[/red] {fault}", highlight=False)
+        sys.stderr.write(f"error: {fault}\n")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -10,9 +10,8 @@ import msgspec
 from cyclopts import Parameter
 from rich.console import Console
 
-from engine.app.cli.environment import read_settings
+from engine.app.cli.environment import check_folders, fail, read_settings
 from engine.app.rulesets import Checked
-from engine.app.rulesets import check as check_folders
 from engine.formats.problems import render_all
 
 
@@ -32,9 +31,9 @@ def check(
     """
     settings = read_settings()
     folder = folder or Path(settings.rules)
-    if not folder.is_dir():
-        Console(stderr=True).print(f"error: there is no folder {folder}", highlight=False)
-        return 2
+    for asked in (folder, models):
+        if asked is not None and not asked.is_dir():
+            fail(f"there is no folder {asked}", 2)
     checked = check_folders(folder, models or Path(settings.models))
     if json:
         report = {
@@ -46,10 +45,11 @@ def check(
         print_problems(checked, Console())
         if checked.ruling is not None:
             rules = checked.ruling.rules
+            counts = f"{len(rules.rules)} rules, {len(rules.offers)} offers, {len(rules.fences)} geofences, "
             Console().print(
-                f"[green]✓[/green] {len(rules.rules)} rules, {len(rules.offers)} offers, "
-                f"{len(rules.fences)} geofences, {len(rules.models)} models · revision {rules.revision}",
+                f"[green]✓[/green] {counts}{len(rules.models)} models · revision {rules.revision}",
                 highlight=False,
+                soft_wrap=True,
             )
     return 0 if checked.ruling is not None else 1
 
@@ -58,4 +58,4 @@ def print_problems(checked: Checked, console: Console) -> None:
     """Each problem with the line that it stands in, then how many there are."""
     if checked.problems:
         text = render_all(checked.problems, checked.sources)
-        console.print(text, markup=False, highlight=False, soft_wrap=True)
+        console.out(text, highlight=False)

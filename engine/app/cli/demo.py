@@ -21,11 +21,10 @@ from cyclopts import Parameter
 
 from engine.adapters.postgres.embedded import EmbeddedPostgresError, start
 from engine.app.cli.check import print_problems
-from engine.app.cli.environment import errors, fail, read_settings
+from engine.app.cli.environment import check_folders, errors, fail, read_settings
 from engine.app.demo.fcm_stand_in import StandIn, stand_in
 from engine.app.demo.report import Report
 from engine.app.demo.ride import Call, calls
-from engine.app.rulesets import check as check_folders
 from engine.app.settings import Settings
 from engine.formats.gpx import TrackFix, read_gpx
 from engine.formats.problems import render_all

@@ -27,10 +27,9 @@ from engine.adapters.postgres.migrations import MigrationError, migrate
 from engine.adapters.postgres.store import StoreError
 from engine.app import server
 from engine.app.cli.check import print_problems
-from engine.app.cli.environment import database, errors, fail, read_settings
+from engine.app.cli.environment import check_folders, database, errors, fail, read_settings
 from engine.app.engine import Engine
 from engine.app.rulesets import Checked
-from engine.app.rulesets import check as check_folders
 from engine.app.settings import Settings, load_or_create_keys
 
 AGAIN_SECONDS = 1.0

@@ -11,13 +11,15 @@ import msgspec
 class ExpressionProblem(msgspec.Struct, frozen=True):
     """One thing wrong: `offset` and `length` mark the characters at fault (0-based, in characters).
 
-    `suggestion`, where there is one, is the text to put in the place of those characters.
+    `suggestion`, where there is one, is the text to put in the place of those characters. `name` is
+    the dotted name that nobody declared, where that is what is wrong.
     """
 
     message: str
     offset: int
     length: int
     suggestion: str | None = None
+    name: str = ""
 
 
 class ExpressionError(ValueError):

@@ -109,12 +109,12 @@ class Checker:
 
     def problem(
         self, message: str, node: Node, *, start: int | None = None, end: int | None = None,
-        suggestion: str | None = None,
+        suggestion: str | None = None, name: str = "",
     ) -> Shape:  # fmt: skip
         """Notes what is wrong and goes on as if the part could be anything."""
         first = node.start if start is None else start
         last = node.end if end is None else end
-        self.problems.append(ExpressionProblem(message, first, max(last - first, 1), suggestion))
+        self.problems.append(ExpressionProblem(message, first, max(last - first, 1), suggestion, name))
         return ANY
 
     def _shape_of(self, node: Node) -> Shape:
@@ -186,7 +186,7 @@ class Checker:
         ]
         words = [*self.names, *self.variables, "true", "false", "null"]
         suggestion = f"{owners[0]}.{node.name}" if owners else nearest(node.name, words)
-        return self.problem(f"there is no `{node.name}`", node, suggestion=suggestion)
+        return self.problem(f"there is no `{node.name}`", node, suggestion=suggestion, name=node.name)
 
     def select(self, node: Select) -> Shape:
         owner = self.shape_of(node.operand)
@@ -210,6 +210,7 @@ class Checker:
             f"`{'.'.join(path)}` has no `{node.member}`" if path else f"there is no `{node.member}`",
             node, start=node.member_start, end=member_end,
             suggestion=close if close is None or not node.quoted else f'"{close}"',
+            name=".".join((*path, node.member)) if path else "",
         )  # fmt: skip
 
     def index(self, node: Index) -> Shape:

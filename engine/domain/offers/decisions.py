@@ -32,7 +32,6 @@ class Reason(StrEnum):
     OUTSIDE_HOURS = "outside_hours"
     NO_DEVICE = "no_device"
     NO_PERMISSION = "no_permission"
-    IMPRECISE = "imprecise"
     CAPPED = "capped"
     MODEL_FAILED = "model_failed"
     LOW_PROPENSITY = "low_propensity"
