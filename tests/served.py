@@ -3,19 +3,26 @@ stopped or killed by its own process id, and always cleaned up."""
 
 from __future__ import annotations
 
+import asyncio
+import http.client
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
+import asyncpg
 import httpx
 
+from engine.app.demo.fcm_stand_in import StandIn, stand_in
 from tests import lanes
+from tests.conftest import TEMPLATE, execute, named
 
 WRITE_KEY, SERVER_KEY, ADMIN_TOKEN = "WK123", "server-key-456", "admin-token-789"
 READY_SECONDS = 60.0
@@ -171,3 +178,112 @@ def until(ask: Callable[[], _T | None], seconds: float, what: str, every: float 
             raise TimeoutError(f"not within {seconds} s: {what}")
         time.sleep(every)
     return answer
+
+
+# the database behind it
+
+
+def fetch(dsn: str, sql: str, *arguments: Any) -> list[asyncpg.Record]:
+    """Rows, for tests that run no loop."""
+    return asyncio.run(lanes.fetch(dsn, sql, *arguments))
+
+
+@contextmanager
+def database(postgres: str, name: str, *, empty: bool = False) -> Iterator[str]:
+    """The DSN of a database of its own, of the current schema unless it is to be `empty`."""
+    template = "" if empty else f" TEMPLATE {TEMPLATE} STRATEGY FILE_COPY"
+    asyncio.run(execute(postgres, f"CREATE DATABASE {name}{template}"))
+    try:
+        yield named(postgres, name)
+    finally:
+        asyncio.run(execute(postgres, f"DROP DATABASE {name} WITH (FORCE)"))
+
+
+def embedded_dsn(data: Path) -> str:
+    """Of the PostgreSQL that `serve` runs in its data folder."""
+    return f"postgresql://viewfinder@/viewfinder?host={data}"
+
+
+def postmaster(data: Path) -> int:
+    """The process id of the PostgreSQL in a data folder."""
+    return int((data / "postgres" / "cluster" / "postmaster.pid").read_text().split("\n", 1)[0])
+
+
+# the push service in front of it
+
+
+class PushService:
+    """FCM's stand-in with a loop of its own; `settings` are what `serve` needs to use it."""
+
+    def __init__(self, fcm: StandIn, folder: Path) -> None:
+        self.fcm = fcm
+        credentials = fcm.credentials(folder / "service-account.json")
+        self.settings = {"FCM_URL": fcm.url, "FCM_CREDENTIALS_FILE": str(credentials)}
+
+    def delivered(self) -> dict[str, dict[str, Any]]:
+        """The messages that reached a phone, by decision."""
+        return {message["data"]["decision"]: message for message in list(self.fcm.messages)}
+
+
+@contextmanager
+def push_service(folder: Path) -> Iterator[PushService]:
+    """Pushes go out, as far as the engine can tell."""
+    started: asyncio.Future[PushService]
+    loop = asyncio.new_event_loop()
+    started, ended = loop.create_future(), asyncio.Event()
+
+    async def run() -> None:
+        async with stand_in() as fcm:
+            started.set_result(PushService(fcm, folder))
+            await ended.wait()
+
+    task = loop.create_task(run())
+    service = loop.run_until_complete(started)
+    thread = threading.Thread(target=loop.run_until_complete, args=(task,), name="fcm")
+    thread.start()
+    try:
+        yield service
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join()
+        loop.close()
+
+
+# bytes on its socket
+
+
+class Heard(NamedTuple):
+    """An HTTP answer as it came over the wire; header names in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+def hear(connection: socket.socket) -> Heard:
+    """The next answer on a connection.
+
+    Raises:
+        http.client.HTTPException, OSError: it was closed, or nothing came in time.
+    """
+    response = http.client.HTTPResponse(connection)
+    try:
+        response.begin()
+        body = response.read()
+    finally:
+        response.close()
+    return Heard(response.status, {name.lower(): value for name, value in response.getheaders()}, body)
+
+
+def connect(served: Served, seconds: float = 30.0) -> socket.socket:
+    """A bare connection."""
+    connection = socket.create_connection(("127.0.0.1", served.port), timeout=seconds)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return connection
+
+
+def exchange(served: Served, request: bytes, seconds: float = 30.0) -> Heard:
+    """The answer to bytes that no HTTP client would send."""
+    with connect(served, seconds) as connection:
+        connection.sendall(request)
+        return hear(connection)

@@ -16,9 +16,15 @@ def render_push(candidate: Candidate, locale: str | None) -> Message:
     if push is None:
         return Message(title=candidate.offer.id, body="")
     variables = _variables(candidate)
+    # A push in two languages at once helps nobody: only those that have both texts count.
+    both = push.title.keys() & push.body.keys()
+    titles, bodies = (
+        {tag: text for tag, text in texts.items() if tag in both} or texts
+        for texts in (push.title, push.body)
+    )
     return Message(
-        title=choose(push.title, locale)(variables),
-        body=choose(push.body, locale)(variables),
+        title=choose(titles, locale)(variables),
+        body=choose(bodies, locale)(variables),
         deeplink=push.deeplink(variables) if push.deeplink is not None else None,
         image=push.image(variables) if push.image is not None else None,
     )

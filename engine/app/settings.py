@@ -177,10 +177,13 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
             except (OSError, UnicodeDecodeError) as fault:
                 problems.append(f"{variable}: cannot be read: {_why(fault)}")
                 continue
+            if not text:
+                problems.append(f"{variable}: {environment[variable]} is empty")
+                continue
         elif variable not in known:
-            close = difflib.get_close_matches(variable, [*known, *from_files], n=1)
-            hint = f"; did you mean {close[0]}?" if close else "; see viewfinder serve --help"
-            problems.append(f"{variable}: there is no such setting{hint}")
+            problems.append(
+                f"{variable}: there is no such setting; {_meant(variable, [*known, *from_files])}"
+            )
             continue
         setting = known[name]
         try:
@@ -192,6 +195,13 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     if problems:
         raise SettingsError(problems)
     return settings
+
+
+def _meant(variable: str, known: list[str]) -> str:
+    """Compared without the prefix, which makes everything alike."""
+    names = [name.removeprefix(PREFIX) for name in known]
+    close = difflib.get_close_matches(variable.removeprefix(PREFIX).upper(), names, n=1)
+    return f"did you mean {PREFIX}{close[0]}?" if close else "see viewfinder serve --help"
 
 
 def _why(fault: Exception) -> str:
@@ -218,6 +228,8 @@ def _together(settings: Settings) -> list[str]:
     shared = set(settings.write_keys) & set(settings.server_keys)
     if shared:
         problems.append("VIEWFINDER_WRITE_KEYS and VIEWFINDER_SERVER_KEYS: a key is in both")
+    if settings.admin_token in (*settings.write_keys, *settings.server_keys):
+        problems.append("VIEWFINDER_ADMIN_TOKEN: a key has the same text; apps hold keys")
     return problems
 
 
@@ -273,7 +285,8 @@ def load_or_create_keys(settings: Settings) -> tuple[Settings, bool]:
                 kept.write(msgspec.json.encode(keys))
         else:
             keys = msgspec.json.decode(file.read_bytes(), type=_Keys)
-    except (OSError, msgspec.DecodeError) as fault:
+            file.chmod(0o600)  # a restored copy may have been made readable for others
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as fault:
         why = _why(fault) if isinstance(fault, OSError) else "it is not what was written there"
         raise SettingsError([f"{file}: cannot be used: {why}"]) from fault
     return msgspec.structs.replace(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
@@ -69,8 +70,9 @@ def render_all(problems: Sequence[Problem], sources: Mapping[str, bytes]) -> str
         if file in sources and b"\0" not in sources[file]
     }
     shown = [render(problem, lines.get(problem.file, ())) for problem in problems]
-    errors = sum(problem.severity == "error" for problem in problems)
-    shown.append("1 error" if errors == 1 else f"{errors} errors")
+    counts = Counter(problem.severity for problem in problems)
+    said = (f"{n} {what}{'' if n == 1 else 's'}" for what in ("error", "warning") if (n := counts[what]))
+    shown.append(", ".join(said))
     return "\n".join(shown)
 
 

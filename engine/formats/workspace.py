@@ -66,11 +66,14 @@ def read_folder(path: str | os.PathLike[str]) -> dict[str, bytes]:
         name = found.relative_to(root).as_posix()
         parts = name.split("/")
         hidden = any(part.startswith(".") for part in parts) or "tests" in parts[:-1]
-        if hidden or found.suffix not in _READ:
+        if hidden or found.suffix.lower() not in _READ:
             continue
-        most = LARGEST_FILE_BYTES + 1 if found.suffix in _YAML else _LARGEST_READ_BYTES
-        with found.open("rb") as file:
-            files[name] = file.read(most)
+        most = LARGEST_FILE_BYTES + 1 if found.suffix.lower() in _YAML else _LARGEST_READ_BYTES
+        try:
+            with found.open("rb") as file:
+                files[name] = file.read(most)
+        except OSError as fault:  # reading, unlike opening, does not name the file
+            raise OSError(fault.errno, fault.strerror, str(found)) from fault
     return files
 
 

@@ -86,7 +86,7 @@ def offer(
     send_cost = _money(found["send_cost"], problems, "send_cost") if "send_cost" in found else 0.0
     span = dates(found, problems, zone) if "starts" in found or "ends" in found else Dates()
     tags = frozenset(names(found["tags"], problems, "tags")) if "tags" in found else frozenset[str]()
-    if len(problems) > before or purpose is None:
+    if any(p.severity == "error" for p in problems[before:]) or purpose is None:
         return None
     return Offer(
         id=entry.key.text,
@@ -187,7 +187,10 @@ def _check_languages(push: Mapping[str, AnyNode], problems: Problems) -> None:
     for one, other, where in ((title, body, "body"), (body, title, "title")):
         if isinstance(one, MapNode) and isinstance(other, MapNode):
             problems.extend(
-                entry.key.problem(f'the {where} has no "{tag}"')
+                msgspec.structs.replace(
+                    entry.key.problem(f'the {where} has no "{tag}": people of it get another language'),
+                    severity="warning",
+                )
                 for tag, entry in one.entries.items()
                 if tag not in other.entries and is_language(tag)
             )

@@ -37,7 +37,7 @@ def is_rule_file(file: str) -> bool:
     files do not."""
     path = PurePosixPath(file)
     ordinary = not any(part == _TESTS or part.startswith(".") for part in path.parts[:-1])
-    return ordinary and path.suffix in _SUFFIXES and not path.name.startswith(".")
+    return ordinary and path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
 
 
 def sections(files: Mapping[str, bytes], problems: list[Problem]) -> Sections:

@@ -83,6 +83,8 @@ def fields(
             problems.append(not_yet(entry.key))
         else:
             suggestion = did_you_mean(name, known | later)
+            if suggestion is None and any(bracket in name for bracket in "()[]"):
+                suggestion = "an expression with a comma or a bracket needs quotes"
             problems.append(entry.key.problem(f'unknown field "{name}"', suggestion))
     return entries
 

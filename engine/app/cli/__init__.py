@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import version
+from io import TextIOWrapper
 
 from cyclopts import App, CycloptsError
 
@@ -35,6 +36,9 @@ for name, text in COMMANDS.items():
 
 def main() -> None:
     """Entry point of the console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a terminal of another encoding gets what it can show
+            stream.reconfigure(errors="replace")
     try:
         result = app(exit_on_error=False, print_error=False)
     except CycloptsError as fault:

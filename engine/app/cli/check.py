@@ -10,8 +10,10 @@ import msgspec
 from cyclopts import Parameter
 from rich.console import Console
 
-from engine.app.cli.environment import check_folders, fail, read_settings
+from engine.app import rulesets
+from engine.app.cli.environment import fail, read_settings
 from engine.app.rulesets import Checked
+from engine.domain.offers.rules import RuleSet
 from engine.formats.problems import render_all
 
 
@@ -30,11 +32,12 @@ def check(
         The rules' folder; VIEWFINDER_RULES where not given.
     """
     settings = read_settings()
-    folder = folder or Path(settings.rules)
-    for asked in (folder, models):
-        if asked is not None and not asked.is_dir():
-            fail(f"there is no folder {asked}", 2)
-    checked = check_folders(folder, models or Path(settings.models))
+    if models is not None and not models.is_dir():
+        fail(f"there is no folder {models}", 2)
+    if folder is None:
+        checked = check_folders(Path(settings.rules), models or Path(settings.models))
+    else:  # another workspace's models are beside it, as ours are
+        checked = check_folders(folder, models or folder.absolute().parent / "models")
     if json:
         report = {
             "revision": checked.ruling.rules.revision if checked.ruling else None,
@@ -44,14 +47,22 @@ def check(
     else:
         print_problems(checked, Console())
         if checked.ruling is not None:
-            rules = checked.ruling.rules
-            counts = f"{len(rules.rules)} rules, {len(rules.offers)} offers, {len(rules.fences)} geofences, "
             Console().print(
-                f"[green]✓[/green] {counts}{len(rules.models)} models · revision {rules.revision}",
-                highlight=False,
-                soft_wrap=True,
+                f"[green]✓[/green] {_contents(checked.ruling.rules)}", highlight=False, soft_wrap=True
             )
     return 0 if checked.ruling is not None else 1
+
+
+def check_folders(rules: Path, models: Path) -> Checked:
+    """The workspace as it was read and checked. Ends with exit code 2 where there is none, and 1 where
+    a file of it cannot be read at all."""
+    if not rules.is_dir():
+        fail(f"there is no folder {rules}", 2)
+    try:
+        return rulesets.check(rules, models)
+    except OSError as fault:
+        fail(f"{fault.filename or rules}: {fault.strerror}", 1)
+        raise
 
 
 def print_problems(checked: Checked, console: Console) -> None:
@@ -59,3 +70,9 @@ def print_problems(checked: Checked, console: Console) -> None:
     if checked.problems:
         text = render_all(checked.problems, checked.sources)
         console.out(text, highlight=False)
+
+
+def _contents(rules: RuleSet) -> str:
+    counts = {"rule": rules.rules, "offer": rules.offers, "geofence": rules.fences, "model": rules.models}
+    said = ", ".join(f"{len(of)} {what}{'' if len(of) == 1 else 's'}" for what, of in counts.items())
+    return f"{said} · revision {rules.revision}"

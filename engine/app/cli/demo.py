@@ -20,8 +20,8 @@ import httpx
 from cyclopts import Parameter
 
 from engine.adapters.postgres.embedded import EmbeddedPostgresError, start
-from engine.app.cli.check import print_problems
-from engine.app.cli.environment import check_folders, errors, fail, read_settings
+from engine.app.cli.check import check_folders, print_problems
+from engine.app.cli.environment import errors, fail, read_settings
 from engine.app.demo.fcm_stand_in import StandIn, stand_in
 from engine.app.demo.report import Report
 from engine.app.demo.ride import Call, calls

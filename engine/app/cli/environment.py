@@ -11,7 +11,6 @@ from pathlib import Path
 from rich.console import Console
 
 from engine.adapters.postgres.embedded import EmbeddedPostgresError, start
-from engine.app.rulesets import Checked, check
 from engine.app.settings import Settings, SettingsError, from_environment
 
 errors = Console(stderr=True)
@@ -19,7 +18,7 @@ errors = Console(stderr=True)
 
 def fail(message: str, code: int) -> None:
     """Says what is wrong, and ends."""
-    errors.print(f"error: {message}", markup=False, highlight=False, soft_wrap=True)
+    errors.out(f"error: {message}", highlight=False)
     sys.exit(code)
 
 
@@ -47,12 +46,3 @@ def database(settings: Settings) -> Iterator[str]:
         yield server.dsn
     finally:
         server.stop()
-
-
-def check_folders(rules: Path, models: Path) -> Checked:
-    """The workspace as it was read and checked; exit code 1 where a file cannot be read at all."""
-    try:
-        return check(rules, models)
-    except OSError as fault:
-        fail(f"{fault.filename or rules}: {fault.strerror}", 1)
-        raise

@@ -26,11 +26,11 @@ from engine.adapters.fcm import CredentialsProblem
 from engine.adapters.postgres.migrations import MigrationError, migrate
 from engine.adapters.postgres.store import StoreError
 from engine.app import server
-from engine.app.cli.check import print_problems
-from engine.app.cli.environment import check_folders, database, errors, fail, read_settings
+from engine.app.cli.check import check_folders, print_problems
+from engine.app.cli.environment import database, errors, fail, read_settings
 from engine.app.engine import Engine
 from engine.app.rulesets import Checked
-from engine.app.settings import Settings, load_or_create_keys
+from engine.app.settings import Settings, SettingsError, load_or_create_keys
 
 AGAIN_SECONDS = 1.0
 """Before a worker that died is started again."""
@@ -46,11 +46,16 @@ def serve(*, worker: Annotated[str | None, Parameter(show=False)] = None) -> int
     if checked.ruling is None:
         print_problems(checked, errors)
         return 1
-    settings, made = load_or_create_keys(settings)
+    try:
+        settings, made = load_or_create_keys(settings)
+    except SettingsError as fault:
+        fail(str(fault), 1)
+        raise
     if worker is not None:
-        descriptor, tells, dsn = worker.split(":", 2)
+        descriptor, _, tells = worker.partition(":")
         server.die_with_parent()
         listener = socket.socket(fileno=int(descriptor))
+        dsn = settings.database_url or ""
         return _run(settings, dsn, checked, listener, lambda: os.write(int(tells), b"."))
     if made:
         _show_keys(settings)
@@ -87,12 +92,13 @@ def _run(
 def _supervise(settings: Settings, dsn: str, listener: socket.socket, counts: str) -> int:
     """One process a worker on the same socket; one that dies is started again. `counts` is the
     folder in which they keep their metrics together."""
-    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": counts}
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": counts, "VIEWFINDER_DATABASE_URL": dsn}
+    environment.pop("VIEWFINDER_DATABASE_URL_FILE", None)
     told, tells = os.pipe()
     serving, stopping = threading.Event(), threading.Event()
 
     def start() -> subprocess.Popen[bytes]:
-        given = f"{listener.fileno()}:{tells}:{dsn}"
+        given = f"{listener.fileno()}:{tells}"  # nothing secret: anyone may list command lines
         return subprocess.Popen(
             [sys.executable, "-m", "engine", "serve", "--worker", given],
             pass_fds=[listener.fileno(), tells],
