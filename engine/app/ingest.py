@@ -61,19 +61,33 @@ _METHODS = (
 )
 _encode = msgspec.json.Encoder().encode
 
+CODES = {
+    400: "unreadable",
+    401: "unknown_key",
+    408: "too_slow",
+    413: "too_large",
+    500: "undecided",
+    503: "unavailable",
+}
+
 
 Named = tuple[Event, tuple[IdentityKey, ...]]
 """An event, and the ids that it is about, strongest first."""
 
 
 class Refused(Exception):
-    """The whole request is refused, with an HTTP status."""
+    """The whole request is refused, with an HTTP status and its code."""
 
     def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.retry_after = retry_after
+
+    @property
+    def body(self) -> bytes:
+        # SDKs look for a `code`: without one they take even a 401 for a passing fault.
+        return _encode({"success": False, "code": CODES[self.status], "message": self.message})
 
 
 class Keys(msgspec.Struct, frozen=True):
@@ -135,9 +149,12 @@ class Ingest:
             body = await _body(receive, headers)
             answer = await self._take(scope["path"].rsplit("/", 1)[1], headers, body)
         except Refused as refusal:
-            extra = ((b"retry-after", str(refusal.retry_after).encode()),) if refusal.retry_after else ()
-            fault = {"success": False, "message": refusal.message}
-            await _respond(send, refusal.status, _encode(fault), extra)
+            extra: tuple[tuple[bytes, bytes], ...] = ()
+            if refusal.retry_after is not None:
+                extra = ((b"retry-after", str(refusal.retry_after).encode()),)
+            elif refusal.status in (408, 413):
+                extra = ((b"connection", b"close"),)  # what is left of the body is not waited for
+            await _respond(send, refusal.status, refusal.body, extra)
             return
         await _respond(send, 200, _encode(answer))
 

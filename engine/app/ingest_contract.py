@@ -20,7 +20,7 @@ from litestar.openapi.spec import (
     Schema,
 )
 
-from engine.app.ingest import CALLS
+from engine.app.ingest import CALLS, CODES
 from engine.formats.segment import BATCH_CALLS
 
 _STATUSES: Final = {
@@ -32,8 +32,12 @@ _STATUSES: Final = {
 }
 _FAULT: Final = {
     "type": "object",
-    "required": ["success", "message"],
-    "properties": {"success": {"const": False}, "message": {"type": "string"}},
+    "required": ["success", "code", "message"],
+    "properties": {
+        "success": {"const": False},
+        "code": {"enum": sorted(CODES.values())},
+        "message": {"type": "string"},
+    },
 }
 _BELOW = re.compile(r"^(\w+\.json)?#/\$defs/(\w+)$")
 

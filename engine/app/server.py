@@ -6,24 +6,47 @@ exits at once.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
 import ssl
 import sys
+import time
 from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from engine.app.engine import Engine
 from engine.app.web import application
 
 SHUTDOWN_SECONDS = 25
+HEAD_SECONDS = 20.0
+
+
+class Protocol(HttpToolsProtocol):
+    """A connection that remembers since when it owes us the head of a request."""
+
+    owing_since: float | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.owing_since = time.monotonic()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.owing_since = time.monotonic()
+
+    def on_headers_complete(self) -> None:
+        self.owing_since = None
+        super().on_headers_complete()
 
 
 class Server(uvicorn.Server):
-    """Tells when it is ready and, by `Engine.draining`, when it is not any more."""
+    """Tells when it is ready and, by `Engine.draining`, when it is not any more. Lets go of clients
+    that take too long to say what they want; ingest does so for bodies."""
 
     def __init__(self, config: uvicorn.Config, engine: Engine, on_ready: Callable[[], object]) -> None:
         super().__init__(config)
@@ -34,6 +57,15 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.started and not self.should_exit:
             self._on_ready()
+
+    async def on_tick(self, counter: int) -> bool:
+        if counter % 10 == 0:
+            latest = time.monotonic() - HEAD_SECONDS
+            for connection in list(self.server_state.connections):
+                owing_since = getattr(connection, "owing_since", None)
+                if owing_since is not None and owing_since < latest:
+                    connection.transport.close()
+        return await super().on_tick(counter)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self.should_exit:
@@ -62,11 +94,11 @@ def run(engine: Engine, listener: socket.socket, on_ready: Callable[[], object])
     config = uvicorn.Config(
         application(engine),
         loop="uvloop" if sys.platform != "win32" else "asyncio",
-        http="httptools",
+        http=Protocol,
         ws="none",
         lifespan="on",
         access_log=False,
-        log_level="warning",
+        log_config=None,
         backlog=2048,
         timeout_keep_alive=65,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,

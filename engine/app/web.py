@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import Any, cast
+from typing import cast
 
-from litestar import Litestar, Request, Response
+from litestar import Litestar
 from litestar.config.cors import CORSConfig
 from litestar.datastructures import State
 from litestar.enums import ScopeType
@@ -16,19 +16,12 @@ from litestar.openapi.plugins import ScalarRenderPlugin
 from litestar.openapi.spec import Components, SecurityScheme
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
-from engine.adapters.postgres.store import StoreError
 from engine.app.engine import Engine
 from engine.app.ingest import PATHS
 from engine.app.ingest_contract import with_ingest
-from engine.app.routes import admin, health, sdk_settings
+from engine.app.routes import admin, faults, health, sdk_settings
 
 _PATHS = frozenset(PATHS)
-
-
-def _database_away(_: Request[Any, Any, Any], __: StoreError) -> Response[dict[str, str]]:
-    return Response(
-        {"message": "the database is away: try again"}, status_code=503, headers={"retry-after": "2"}
-    )
 
 
 def litestar_app(engine: Engine | None = None) -> Litestar:
@@ -73,7 +66,7 @@ def litestar_app(engine: Engine | None = None) -> Litestar:
                 }
             ),
         ),
-        exception_handlers={StoreError: _database_away},
+        exception_handlers=faults.HANDLERS,
         logging_config=None,
         debug=False,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import socket
@@ -25,7 +24,7 @@ from prometheus_client.multiprocess import mark_process_dead
 from engine.adapters.fcm import CredentialsProblem
 from engine.adapters.postgres.migrations import MigrationError, migrate
 from engine.adapters.postgres.store import StoreError
-from engine.app import server
+from engine.app import logs, server
 from engine.app.cli.check import check_folders, print_problems
 from engine.app.cli.environment import database, errors, fail, read_settings
 from engine.app.engine import Engine
@@ -40,7 +39,7 @@ log = structlog.get_logger()
 
 def serve(*, worker: Annotated[str | None, Parameter(show=False)] = None) -> int:
     """Run the engine. Prints `ready http://HOST:PORT` once it takes events."""
-    _configure_logs()
+    logs.configure()
     settings = read_settings()
     checked = check_folders(Path(settings.rules), Path(settings.models))
     if checked.ruling is None:
@@ -155,18 +154,3 @@ def _show_keys(settings: Settings) -> None:
         f"  admin token  {settings.admin_token}\n"
     )
     sys.stdout.flush()
-
-
-def _configure_logs() -> None:
-    """One JSON object a line on standard error. Of libraries only what goes wrong: httpx would tell
-    every push."""
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )

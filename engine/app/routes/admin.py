@@ -18,7 +18,7 @@ from engine.app import profile_reading
 from engine.app.engine import Engine
 
 Limit = Annotated[int, Parameter(ge=1, le=1000, description="How many at most")]
-Before = Annotated[int | None, Parameter(description="Only those with a smaller number")]
+Before = Annotated[int | None, Parameter(ge=0, le=2**63 - 1, description="Only those with a smaller number")]
 
 
 class Lookup(msgspec.Struct, frozen=True):
