@@ -136,6 +136,12 @@ def test_a_place_its_properties_and_the_moment() -> None:
     assert message.deeplink == "app://o/a+b%2Fc%26d?n=The+Mill+%26+Sons"
 
 
+def test_no_message_reads_the_clock() -> None:
+    template = compile_template("[{{ now }}{{ today }}{{ 'now' | date: '%Y' }}{{ 'today' | date: '%Y' }}]")
+    assert template({}) == "[]"
+    assert template({"now": NOON}) == "[2026-01-12 12:00:00+00:0020262026]"
+
+
 def test_what_the_event_itself_changed_is_shown() -> None:
     push = '{title: "{{ profile.orders }} {{ profile.tier }}", body: b}'
     story = Story(rule_set(rules(push).replace("when: Wish", "when: Order Completed"), WORKSPACE))

@@ -45,13 +45,13 @@ class ProfileCache:
         return self._links.get(key)
 
     def get(self, profile_id: str) -> Profile | None:
-        profile = self._decoded.get(profile_id)
-        if profile is not None:
-            return profile
         entry = self._entries.pop(profile_id, None)
         if entry is None:
             return None
         self._entries[profile_id] = entry
+        profile = self._decoded.get(profile_id)
+        if profile is not None:
+            return profile
         profile = msgspec.structs.replace(decode_profile(entry.document), version=entry.version)
         self._remember_decoded(profile)
         return profile

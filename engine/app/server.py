@@ -71,7 +71,8 @@ class Server(uvicorn.Server):
         if self.should_exit:
             os._exit(128 + sig)
         self._engine.draining = True
-        super().handle_exit(sig, frame)
+        # Not uvicorn's own: it raises the signal again at the end, and an orderly end is exit code 0.
+        self.should_exit = True
 
 
 def listen(host: str, port: int) -> socket.socket:

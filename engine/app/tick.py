@@ -42,6 +42,9 @@ QUEUE_EVENTS = 20_000
 DECIDE_BUDGET_SECONDS = 0.025
 STARVED_AFTER = 2
 """Commits lost before a profile is loaded FOR UPDATE and decided inside that transaction."""
+CONTENDED_FOR = 8
+"""So many commits in a row that nobody else came between, until such a profile is trusted again.
+Without the memory an engine would lose twice for each event of a person whom two engines serve."""
 SAMPLED_SHARE = 0.01
 """Of decisions in which no candidate met its condition, how many are stored."""
 
@@ -84,6 +87,7 @@ class Lane:
         self._secret = secret
         self._providers = providers
         self._take_sends = take_sends
+        self._contended: dict[str, int] = {}
         self._queue: deque[Pending] = deque()
         self._arrived = asyncio.Event()
         self._closing = False
@@ -121,14 +125,12 @@ class Lane:
 
     async def _survive(self, batch: list[Pending]) -> list[Pending]:
         """A tick, with what the database may do to it. Gives back what must be decided again."""
-        starved = [p for p in batch if p.losses >= STARVED_AFTER]
+        starved, others = self._starved(batch)
         try:
             if starved:
                 metrics.STARVED.inc()
-                for pending in starved:
-                    self._forget(pending)
-                left = await self._tick(starved, self._store.exclusive())
-                return left + [p for p in batch if p.losses < STARVED_AFTER]
+                left = await self._alone(starved)
+                return left + others
             return await self._tick(batch, self._store.session())
         except Conflict:
             # Two engines met; whoever tries again a little later finds the way free.
@@ -146,6 +148,47 @@ class Lane:
                 pending.reply.fail(fault)
             return []
 
+    def _starved(self, batch: list[Pending]) -> tuple[list[Pending], list[Pending]]:
+        """The events that must be decided under a lock, and the others."""
+        starved: list[Pending] = []
+        others: list[Pending] = []
+        for pending in batch:
+            owners = self._owners(pending) if self._contended or pending.losses else set()
+            if pending.losses >= STARVED_AFTER:
+                self._contended |= dict.fromkeys(owners, CONTENDED_FOR)
+            alone = pending.losses >= STARVED_AFTER or not owners.isdisjoint(self._contended)
+            (starved if alone else others).append(pending)
+        return starved, others
+
+    async def _alone(self, starved: list[Pending]) -> list[Pending]:
+        """A tick under locks. Learns whether another engine still writes the same profiles."""
+        before = {
+            owner: profile.version
+            for pending in starved
+            for owner in self._owners(pending)
+            if (profile := self._cache.get(owner)) is not None
+        }
+        for pending in starved:
+            self._forget(pending)
+        left = await self._tick(starved, self._store.exclusive())
+        for owner in self._contended.keys() & before.keys():
+            profile = self._cache.get(owner)
+            if profile is None or profile.version > before[owner] + 1:
+                self._contended[owner] = CONTENDED_FOR
+            elif self._contended[owner] > 1:
+                self._contended[owner] -= 1
+            else:
+                del self._contended[owner]
+        return left
+
+    def _owners(self, pending: Pending) -> set[str]:
+        """The profiles that the event may belong to, as far as is known here."""
+        owners = {
+            key[1] if key[0] == PROFILE_NAMESPACE else self._cache.owner(key)
+            for key in identity.lookups(pending.event, pending.keys)
+        }
+        return {owner for owner in owners if owner is not None}
+
     def _interrupted(self, batch: list[Pending], fault: Unavailable) -> list[Pending]:
         """The connection went, perhaps after the commit took: once more, and what is stored then
         was our own. A database that is still away is the caller's to wait for."""
@@ -161,10 +204,8 @@ class Lane:
         return again
 
     def _forget(self, pending: Pending) -> None:
-        for key in identity.lookups(pending.event, pending.keys):
-            profile_id = key[1] if key[0] == PROFILE_NAMESPACE else self._cache.owner(key)
-            if profile_id is not None:
-                self._cache.evict(profile_id)
+        for owner in self._owners(pending):
+            self._cache.evict(owner)
 
     async def _tick(
         self, batch: list[Pending], connection: AbstractAsyncContextManager[Session]

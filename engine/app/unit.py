@@ -124,6 +124,8 @@ class Unit:
             self.done.append(pending)
             return None
         self._seen[message] = pending
+        if plan.foreign_device:
+            event = msgspec.structs.replace(event, device=None)
         for owner in profile.earlier_owners(pending.keys[0]):
             self._probes.append((bucket_of(owner), owner, event.sender.value, event.message_id))
         profile = self._apply(plan, profile, pending)

@@ -37,10 +37,12 @@ _TRIGGERS = {Kind.TRACK: TriggerKind.EVENT, Kind.PAGE: TriggerKind.PAGE, Kind.SC
 
 
 class Trigger(msgspec.Struct, frozen=True):
-    """Something that can set rules off: the event itself, or a transition that it caused."""
+    """Something that can set rules off: the event itself, or a transition that its fix showed, each
+    at its own time."""
 
     kind: TriggerKind
     name: str
+    at: datetime
     fence: Fence | None = None
 
 
@@ -87,13 +89,15 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
     as this very event still allows; presence before counting, because visits are counted too."""
     workspace = rules.workspace
     consent = with_statements(profile.consent, event, workspace)
-    event = fold.coarsened(event, location_precision(consent, workspace))
-    profile = fold.with_outcome(profile, event)
+    devices = fold.with_device(profile.devices, event, workspace)
+    device = devices.get(event.device.id) if event.device is not None else None
+    event = fold.coarsened(event, location_precision(consent, device, workspace))
+    profile = fold.with_outcome(msgspec.structs.replace(profile, devices=devices), event)
     notes: tuple[str, ...] = ()
 
     triggers: list[Trigger] = []
     if (kind := _TRIGGERS.get(event.kind)) is not None:
-        triggers.append(Trigger(kind, event.name))
+        triggers.append(Trigger(kind, event.name, event.timestamp))
     presence = profile.presence
     if (fix := fix_of(event)) is not None:
         moved = step(presence, fix, rules.index)
@@ -102,14 +106,14 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
             notes = (f"fix: {moved.ignored}",)
         for transition in moved.transitions:
             fence = rules.fences[transition.fence]
-            triggers.append(Trigger(TriggerKind(transition.kind), fence.id, fence))
+            triggers.append(Trigger(TriggerKind(transition.kind), fence.id, transition.at, fence))
 
     counts = profile.computed
     for trigger in triggers:
         counted = rules.computed_by_trigger.get((trigger.kind, trigger.name))
         if counted:
             scope = Scope(event=event_view(event), geofence=fence_view(trigger.fence), now=now)
-            counts, left_out = computed.count_in(counts, counted, scope, event.timestamp, workspace)
+            counts, left_out = computed.count_in(counts, counted, scope, trigger.at, workspace)
             notes += left_out
 
     timezone, locale = fold.zone_and_locale(profile, event)
@@ -118,7 +122,6 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
         seq=profile.seq + 1,
         last_seen=max(profile.last_seen, event.timestamp),
         consent=consent,
-        devices=fold.with_device(profile.devices, event),
         traits=fold.with_traits(profile.traits, event),
         presence=presence,
         computed=counts,
@@ -168,7 +171,7 @@ def judge(
     candidates = list(_candidates(rules, matched, scope))
 
     stops = [_before_scoring(c, circumstances) for c in candidates]
-    if scores is None and (needed := _models_needed(candidates, stops)):
+    if scores is None and (needed := _models_needed(rules, candidates, stops)):
         return Verdict(profile=profile, needed=needed, scope=scope)
 
     judged = [
@@ -202,6 +205,7 @@ def _candidates(rules: RuleSet, matched: Iterable[tuple[Trigger, Rule]], scope: 
                 offer=offer,
                 purpose=rules.workspace.purposes[offer.purpose],
                 trigger=trigger.kind,
+                at=trigger.at,
                 fence=trigger.fence,
                 scope=own,
             )
@@ -215,13 +219,13 @@ def _before_scoring(candidate: Candidate, circumstances: Circumstances) -> Stop 
     return None
 
 
-def _models_needed(candidates: list[Candidate], stops: list[Stop | None]) -> frozenset[str]:
+def _models_needed(rules: RuleSet, candidates: list[Candidate], stops: list[Stop | None]) -> frozenset[str]:
     """The models that could still change something: of candidates that came through, and of those
     whose condition is unknown because it reads a score."""
     needed: set[str] = set()
     for candidate, stop in zip(candidates, stops, strict=True):
         if stop is None or stop.reason is Reason.CONDITION_UNKNOWN:
-            needed |= eligibility.models_read(candidate)
+            needed |= eligibility.models_read(candidate, rules.models)
     return frozenset(needed)
 
 
@@ -290,9 +294,10 @@ def _scores(result: Worth | Stop) -> dict[str, Any]:
     return {"expectedValue": result.value} if isinstance(result, Worth) else {}
 
 
-def _how_far(judged: Judged) -> tuple[int, str, str]:
+def _how_far(judged: Judged) -> tuple[int, str, str, str]:
     """Which suppressed candidate came furthest; names break ties, so that order does not."""
-    return (ORDER[judged.reason] if judged.reason else -1, judged.rule, judged.offer)
+    far = ORDER[judged.reason] if judged.reason else -1
+    return (far, judged.rule, judged.offer, judged.geofence or "")
 
 
 def _candidate_of(

@@ -64,12 +64,12 @@ def counted(contacts: Iterable[Contact], cap: Cap, local: datetime, rule: str | 
 
 
 def longest_window(caps: Iterable[Cap]) -> timedelta:
-    """How far back any of the caps looks, at the most."""
+    """How far back any of the caps looks, at the most, on any engine's clock."""
     spans = [timedelta(days=1)]
     for cap in caps:
         calendar = {"day": 2, "week": 8, "month": 32}.get(cap.per.calendar or "", 1)
         spans.append(cap.per.rolling or timedelta(days=calendar))
-    return max(spans)
+    return max(spans) + timedelta(days=1)
 
 
 def _is_between(clock: time, start: time, end: time) -> bool:

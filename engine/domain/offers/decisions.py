@@ -139,8 +139,8 @@ def _form(form: type[_Form], decision: Decision) -> _Form:
 
 
 def is_worth_telling(decision: Decision) -> bool:
-    """False where no candidate came past its condition."""
-    return decision.reason is not Reason.CONDITION_FALSE
+    """False where all candidates fell at their conditions."""
+    return any(c.reason is not Reason.CONDITION_FALSE for c in decision.candidates)
 
 
 def decision_id(profile_id: str, bucket: int, seq: int, ordinal: int, decided_at: datetime) -> str:

@@ -6,7 +6,7 @@ and its numbers. Nothing is raised and nothing is changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from math import isfinite
 from typing import Any
@@ -17,7 +17,7 @@ from engine.domain.offers import caps
 from engine.domain.offers.arbitration import expected_value
 from engine.domain.offers.decisions import Reason
 from engine.domain.offers.rules import Offer, Purpose, Rule, TriggerKind, Workspace
-from engine.domain.offers.scope import UNKNOWN, Scope
+from engine.domain.offers.scope import UNKNOWN, Scope, is_number
 from engine.domain.people.consent import permits, state_of
 from engine.domain.people.events import Event
 from engine.domain.people.identity import QUARANTINE
@@ -33,12 +33,13 @@ class Stop(msgspec.Struct, frozen=True):
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """An offer that a rule put forward now, with what it may look at."""
+    """An offer that a rule put forward now, with what it may look at. `at` is the trigger's time."""
 
     rule: Rule
     offer: Offer
     purpose: Purpose
     trigger: TriggerKind
+    at: datetime
     fence: Fence | None
     scope: Scope
 
@@ -89,7 +90,7 @@ def dates(c: Candidate, now: Circumstances) -> Stop | None:
 
 def quarantine(c: Candidate, now: Circumstances) -> Stop | None:
     identities = len(now.profile.identities)
-    return Stop(Reason.QUARANTINED, {"identities": identities}) if identities >= QUARANTINE else None
+    return Stop(Reason.QUARANTINED, {"identities": identities}) if identities > QUARANTINE else None
 
 
 def consent(c: Candidate, now: Circumstances) -> Stop | None:
@@ -100,7 +101,7 @@ def consent(c: Candidate, now: Circumstances) -> Stop | None:
 
 
 def freshness(c: Candidate, now: Circumstances) -> Stop | None:
-    age = (now.now - now.event.timestamp).total_seconds()
+    age = (now.now - c.at).total_seconds()
     if c.rule.fresh is not None and age > c.rule.fresh.total_seconds():
         return Stop(Reason.STALE_EVENT, {"ageSeconds": age, "freshSeconds": c.rule.fresh.total_seconds()})
     if now.fences_at_newest is not None and c.fence is not None:
@@ -111,15 +112,16 @@ def freshness(c: Candidate, now: Circumstances) -> Stop | None:
 
 
 def condition(c: Candidate, now: Circumstances) -> Stop | None:
+    unknown: Stop | None = None
     for expression in (c.rule.when.condition, c.rule.condition):
         if expression is None:
             continue
         answer = expression.evaluate(c.scope)
-        if answer is UNKNOWN:
-            return Stop(Reason.CONDITION_UNKNOWN, {"condition": expression.text})
-        if answer is not True:
+        if answer is UNKNOWN:  # what is false anyway needs no knowing
+            unknown = unknown or Stop(Reason.CONDITION_UNKNOWN, {"condition": expression.text})
+        elif answer is not True:
             return Stop(Reason.CONDITION_FALSE, {"condition": expression.text})
-    return None
+    return unknown
 
 
 def hours(c: Candidate, now: Circumstances) -> Stop | None:
@@ -170,38 +172,39 @@ BEFORE_SCORING: tuple[Gate, ...] = (
 )
 
 
-def models_read(c: Candidate) -> frozenset[str]:
-    """The models that the candidate's conditions or worth depend on."""
-    reads = {
-        path.removeprefix("propensity.")
-        for expression in (c.rule.when.condition, c.rule.condition, c.offer.value)
-        if expression is not None
-        for path in expression.reads
-        if path.startswith("propensity.")
-    }
-    return frozenset(reads | {m for m in (c.offer.model, c.offer.baseline) if m is not None})
+def models_read(c: Candidate, known: Iterable[str]) -> frozenset[str]:
+    """The models that the candidate's conditions or worth depend on, of those `known`."""
+    needed = {model for model in (c.offer.model, c.offer.baseline) if model is not None}
+    for expression in (c.rule.when.condition, c.rule.condition, c.offer.value):
+        for path in expression.reads if expression is not None else ():
+            if path == "propensity":  # any of them: the name is an expression itself
+                needed.update(known)
+            elif path.startswith("propensity."):
+                needed.add(path.removeprefix("propensity."))
+    return frozenset(needed)
 
 
 def worth(c: Candidate, now: Circumstances) -> Worth | Stop:
     """The candidate's propensity and expected value, or why it is not worth making."""
-    offer, scores = c.offer, now.scores
-    propensity = scores.get(offer.model) if offer.model is not None else offer.prior
+    offer = c.offer
+    propensity = offer.prior if offer.model is None else _probability(now.scores.get(offer.model))
+    if c.is_contract:
+        return Worth(propensity)
     if offer.model is not None and propensity is None:
         return Stop(Reason.MODEL_FAILED, {"model": offer.model})
-    if propensity is not None and propensity < offer.at_least and not c.is_contract:
+    if propensity is not None and propensity < offer.at_least:
         return Stop(Reason.LOW_PROPENSITY, {"propensity": propensity, "atLeast": offer.at_least})
-    if offer.value is None or c.is_contract:
+    if offer.value is None:
         return Worth(propensity)
-    baseline = 0.0
+    baseline: float | None = 0.0
     if offer.baseline is not None:
-        scored = scores.get(offer.baseline)
-        if scored is None:
+        baseline = _probability(now.scores.get(offer.baseline))
+        if baseline is None:
             return Stop(Reason.MODEL_FAILED, {"model": offer.baseline})
-        baseline = scored
     value = offer.value.evaluate(c.scope)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not is_number(value):
         return Stop(Reason.CONDITION_UNKNOWN, {"value": offer.value.text})
-    expected = expected_value(float(value), offer, propensity or 0.0, baseline, c.rule.lever)
+    expected = expected_value(float(value), offer, propensity or 0.0, baseline or 0.0, c.rule.lever)
     if not isfinite(expected):
         return Stop(Reason.CONDITION_UNKNOWN, {"value": offer.value.text})
     if expected <= 0.0:
@@ -210,6 +213,10 @@ def worth(c: Candidate, now: Circumstances) -> Worth | Stop:
             {"expectedValue": expected, "propensity": propensity, "value": value, "cost": offer.cost},
         )
     return Worth(propensity, expected)
+
+
+def _probability(score: float | None) -> float | None:
+    return score if score is not None and 0.0 <= score <= 1.0 else None
 
 
 def quiet(c: Candidate, now: Circumstances) -> Stop | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import msgspec
 
@@ -48,3 +49,12 @@ class Scope(msgspec.Struct, kw_only=True):
 
     def __repr__(self) -> str:
         return "Scope(…)"
+
+
+def is_number(value: Any) -> TypeGuard[int | float]:
+    """Whether it is a finite number that a double can hold; true and false are none."""
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and -sys.float_info.max <= value <= sys.float_info.max
+    )

@@ -7,11 +7,14 @@ State is kept in the profile by trait name: a number for `count` and `sum`, `[at
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import msgspec
+
+from engine.domain.offers.expressions import Type
 from engine.domain.offers.rules import Computed, ComputedKind, TraitDeclaration, Workspace
-from engine.domain.offers.scope import UNKNOWN, Scope
+from engine.domain.offers.scope import UNKNOWN, Scope, is_number
 from engine.domain.people.profiles import Profile
 
 _SECONDS_PER_DAY = 86400.0
@@ -42,14 +45,18 @@ def count_in(
                 changed[trait.name] = [at, value]
         elif trait.kind is ComputedKind.SUM:
             value = trait.value.evaluate(scope) if trait.value else UNKNOWN
-            if isinstance(value, bool) or not isinstance(value, int | float):
+            if not is_number(value):
                 notes.append(f"{trait.name}: not a number")
                 continue
             rate = _rate(scope.event, workspace)
             if rate is None:
                 notes.append(f"{trait.name}: currency without a rate")
                 continue
-            changed[trait.name] = round(changed.get(trait.name, 0) + value * rate, _MONEY_DECIMALS)
+            total = round(changed.get(trait.name, 0) + value * rate, _MONEY_DECIMALS)
+            if is_number(total):
+                changed[trait.name] = total
+            else:
+                notes.append(f"{trait.name}: beyond all numbers")
     return changed, tuple(notes)
 
 
@@ -72,11 +79,13 @@ def read(state: Mapping[str, Any], computed: Iterable[Computed], now: datetime) 
             continue
         elif trait.kind is ComputedKind.LAST:
             values[trait.name] = known[1]
+            if trait.value is not None and trait.value.type is Type.DURATION and isinstance(known[1], str):
+                values[trait.name] = msgspec.convert(known[1], timedelta)  # documents hold it as text
         else:
             values[trait.name] = max(0.0, (now - known).total_seconds() / _SECONDS_PER_DAY)
     for trait in computed:
         if trait.kind is ComputedKind.STEPS:
-            values[trait.name] = _step(values.get(trait.of, 0), trait.steps)
+            values[trait.name] = _step(values.get(trait.of), trait.steps)
     return values
 
 
@@ -112,7 +121,10 @@ def _timestamp(value: Any) -> Any:
             return UNKNOWN
     if not isinstance(value, datetime):
         return UNKNOWN
-    return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    try:
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+    except OverflowError:  # at the edge of the calendar
+        return UNKNOWN
 
 
 def profile_view(profile: Profile, workspace: Workspace, now: datetime) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from engine.domain.offers.rules import Precision, Purpose, Workspace
 from engine.domain.people.events import Event
-from engine.domain.people.profiles import Consent
+from engine.domain.people.profiles import Address, Consent
 
 LOCATION = "location"
 State = Literal["granted", "denied", "unknown"]
@@ -28,27 +28,36 @@ def permits(consent: Mapping[str, Consent], purpose: Purpose) -> bool:
     return state == "granted" or (state == "unknown" and purpose.unknown == "allow")
 
 
-def location_precision(consent: Mapping[str, Consent], workspace: Workspace) -> Precision:
-    """How exactly this person's position may be kept."""
+def location_precision(
+    consent: Mapping[str, Consent], device: Address | None, workspace: Workspace
+) -> Precision:
+    """How exactly a position may be kept: by what was said on the device that reports it, else by
+    what the person said."""
     if LOCATION not in workspace.purposes:
         return "exact"
+    if device is not None and device.location is not None:
+        consent = {LOCATION: device.location}
     return getattr(workspace.location_precision, state_of(consent, LOCATION))  # type: ignore[no-any-return]
 
 
-def with_statements(consent: dict[str, Consent], event: Event, workspace: Workspace) -> dict[str, Consent]:
-    """The consent after what the event states; the newest statement of a purpose stands.
+def stated(event: Event, purpose: Purpose) -> Consent | None:
+    """What the event says of a purpose, under its own name or one that consent tools use."""
+    found = None
+    for name, granted in event.consent.items():
+        if name == purpose.name or name in purpose.names:
+            found = Consent(granted, event.timestamp, name)
+    return found
 
-    Names that consent tools use are mapped to the workspace's purposes; names that nobody
-    declared are left out.
-    """
+
+def with_statements(consent: dict[str, Consent], event: Event, workspace: Workspace) -> dict[str, Consent]:
+    """The consent after what the event states; the newest statement of a purpose stands. Names that
+    nobody declared are left out."""
     if not event.consent:
         return consent
     changed = dict(consent)
     for purpose in workspace.purposes.values():
-        for name, granted in event.consent.items():
-            if name != purpose.name and name not in purpose.names:
-                continue
-            known = changed.get(purpose.name)
-            if known is None or known.at <= event.timestamp:
-                changed[purpose.name] = Consent(granted, event.timestamp, name)
+        statement = stated(event, purpose)
+        known = changed.get(purpose.name)
+        if statement is not None and (known is None or known.at <= statement.at):
+            changed[purpose.name] = statement
     return changed

@@ -11,7 +11,8 @@ from typing import Any
 import h3.api.basic_int as h3
 import msgspec
 
-from engine.domain.offers.rules import Precision
+from engine.domain.offers.rules import Precision, Workspace
+from engine.domain.people.consent import LOCATION, stated
 from engine.domain.people.events import Device, Event, Sender
 from engine.domain.people.profiles import Address, Contact, Profile, Trait, token_digest
 
@@ -44,45 +45,57 @@ def coarsened(event: Event, precision: Precision) -> Event:
     return msgspec.structs.replace(event, location=coarse)
 
 
-def with_device(devices: dict[str, Address], event: Event) -> dict[str, Address]:
+def with_device(devices: dict[str, Address], event: Event, workspace: Workspace) -> dict[str, Address]:
     """The person's addresses after what the event says of its device.
 
     `Logged Out` stops personal pushes to the device until its user is named again.
     """
-    device = event.device
+    device, at = event.device, event.timestamp
     if device is None:
         return devices
-    known = devices.get(device.id) or Address(seen_at=event.timestamp)
-    if event.name == "Logged Out":
-        logged_out = True
-    elif event.user_id is not None:
-        logged_out = False
-    else:
-        logged_out = known.logged_out
-    seen_at = max(known.seen_at, event.timestamp)
-    address = _stated(known, device, event.timestamp, seen_at, logged_out)
-    if address == known and device.id in devices:
-        return devices
+    known = devices.get(device.id) or Address(seen_at=at)
+    address = _stated(known, device, at)
+    if (event.name == "Logged Out" or event.user_id is not None) and _is_news(at, known.signed_at):
+        address = msgspec.structs.replace(address, logged_out=event.name == "Logged Out", signed_at=at)
+    purpose = workspace.purposes.get(LOCATION)
+    location = stated(event, purpose) if purpose is not None and event.consent else None
+    if location is not None and (known.location is None or known.location.at <= location.at):
+        address = msgspec.structs.replace(address, location=location)
     changed = {**devices, device.id: address}
     while len(changed) > MAX_DEVICES:
         del changed[min(changed, key=lambda d: changed[d].seen_at)]
     return changed
 
 
-def _stated(known: Address, device: Device, at: datetime, seen_at: datetime, logged_out: bool) -> Address:
+def _is_news(at: datetime, known_at: datetime | None) -> bool:
+    return known_at is None or at >= known_at
+
+
+def _stated(known: Address, device: Device, at: datetime) -> Address:
+    """The address after what an event says of it: the newest word on each thing stands."""
     token, token_at = known.token, known.token_at
-    if device.token is not msgspec.UNSET:
+    if device.token is not msgspec.UNSET and _is_news(at, token_at):
         token, token_at = device.token, at
+    permissions, permissions_at = known.permissions, known.permissions_at
+    if device.permissions:
+        if _is_news(at, permissions_at):
+            permissions, permissions_at = {**permissions, **device.permissions}, at
+        else:
+            permissions = {**device.permissions, **permissions}
+    news, old = (device, known) if at >= known.seen_at else (known, device)
     return Address(
-        type=device.type or known.type,
+        type=news.type or old.type,
         token=token,
-        provider=device.provider or known.provider,
-        environment=device.environment or known.environment,
-        app=device.app or known.app,
-        permissions={**known.permissions, **device.permissions} if device.permissions else known.permissions,
-        logged_out=logged_out,
-        seen_at=seen_at,
+        provider=news.provider or old.provider,
+        environment=news.environment or old.environment,
+        app=news.app or old.app,
+        permissions=permissions,
+        logged_out=known.logged_out,
+        seen_at=max(known.seen_at, at),
         token_at=token_at,
+        permissions_at=permissions_at,
+        signed_at=known.signed_at,
+        location=known.location,
     )
 
 
@@ -139,6 +152,8 @@ def with_contact(profile: Profile, contact: Contact, horizon: datetime, most: in
 
 def zone_and_locale(profile: Profile, event: Event) -> tuple[str | None, str | None]:
     """The person's time zone and language, from the newest event that states them."""
+    if profile.seq and event.timestamp < profile.last_seen:
+        return profile.timezone, profile.locale
     timezone, locale = event.context.get("timezone"), event.context.get("locale")
     return (
         timezone if isinstance(timezone, str) and timezone else profile.timezone,

@@ -8,6 +8,7 @@ says itself which identities it has.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -32,15 +33,19 @@ EARLIER_OWNERS = 8
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What an event does to the graph.
 
-    `owner` is the profile that the event belongs to, None for a new one made by `keys[0]`. `links`
-    are added to it; `moves` are taken from the profile named beside; `retired` are dropped.
+    `owner` is the profile that the event belongs to, None for a new one made by `keys[0]`. `used` are
+    known to it already; `links` are added to it; `moves` are taken from the profile named beside;
+    `retired` are dropped. `foreign_device`: the event's device has been another person's since, so
+    that what it says of the device is not this one's.
     """
 
     keys: tuple[IdentityKey, ...]
     owner: str | None
+    used: tuple[IdentityKey, ...] = ()
     links: tuple[IdentityKey, ...] = ()
     moves: tuple[tuple[IdentityKey, str], ...] = ()
     retired: tuple[IdentityKey, ...] = ()
+    foreign_device: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -62,8 +67,10 @@ def keys_of(event: Event, namespaces: Sequence[Namespace]) -> tuple[IdentityKey,
         elif namespace.name == "anonymous_id":
             value = event.anonymous_id
         for path in namespace.sources:
-            if value is None:
+            if value is None or value == "":
                 value = _at(event, path)
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)  # JavaScript has one kind of number
         if isinstance(value, int | float) and not isinstance(value, bool):
             value = str(value)
         if isinstance(value, str) and value and len(value) <= MAX_VALUE_LENGTH:
@@ -104,7 +111,7 @@ def plan(
     notes: list[str] = []
     previous = _previous_key(event, owner_of, notes)
     if previous is not None and previous not in keys:
-        keys = (*keys, previous)
+        keys = (previous, *keys) if previous[0] == "user_id" else (*keys, previous)
     ones = {n.name: n for n in namespaces if n.one}
 
     owner: Profile | None = None
@@ -114,41 +121,52 @@ def plan(
             owner = candidate
             break
 
+    used: list[IdentityKey] = []
     links: list[IdentityKey] = []
     moves: list[tuple[IdentityKey, str]] = []
     retired: list[IdentityKey] = []
-    full = owner is not None and len(owner.identities) >= QUARANTINE
+    full = owner is not None and len(owner.identities) > QUARANTINE
     for key in keys:
         if owner is not None and owner.lists(key):
+            used.append(key)
             continue
         if full:
             notes.append("quarantined: not linked")
             continue
         if owner is not None and key[0] in ones:
-            held = [i.key for i in owner.identities if i.namespace == key[0]]
-            if held and ones[key[0]].on_change == "replace":
-                retired.extend(held)
-            elif held:
+            held = [i for i in owner.identities if i.namespace == key[0]]
+            if held and ones[key[0]].on_change != "replace":
                 notes.append(f"{key[0]}: the profile has another one, not linked")
                 continue
+            if any(i.newest > event.timestamp for i in held):
+                notes.append(f"{key[0]}: the profile has a newer one, not linked")
+                continue
+            retired.extend(i.key for i in held)
         other = owner_of(key)
-        if other is not None:
-            moves.append((key, other.id))
-        else:
+        if other is None:
             links.append(key)
+        elif _newest_use(other, key) > event.timestamp:
+            notes.append(f"{key[0]}: another profile has used it since, not moved")
+        else:
+            moves.append((key, other.id))
     device_key = (DEVICE_NAMESPACE, event.device.id) if event.device is not None else None
+    foreign_device = False
     if device_key is not None and (owner is None or not owner.lists(device_key)):
         other = owner_of(device_key)
-        if other is not None:
-            moves.append((device_key, other.id))
-        else:
+        if other is None:
             links.append(device_key)
+        elif _newest_use(other, device_key) > event.timestamp:
+            foreign_device = True
+        else:
+            moves.append((device_key, other.id))
     return Plan(
         keys=keys,
         owner=owner.id if owner is not None else None,
+        used=tuple(used),
         links=tuple(links),
         moves=tuple(moves),
         retired=tuple(retired),
+        foreign_device=foreign_device,
         notes=tuple(notes),
     )
 
@@ -160,10 +178,19 @@ def _previous_key(
     if event.previous_id in (None, event.user_id) or event.kind not in (Kind.ALIAS, Kind.MERGE):
         return None
     as_user = ("user_id", event.previous_id)
-    if owner_of(as_user) is not None:
-        notes.append("merge_refused: two people, each with a user_id")
-        return None
-    return ("anonymous_id", event.previous_id)
+    if owner_of(as_user) is None:
+        return ("anonymous_id", event.previous_id)
+    if event.user_id is None:
+        return as_user
+    notes.append("merge_refused: two people, each with a user_id")
+    return None
+
+
+def _newest_use(profile: Profile, key: IdentityKey) -> datetime:
+    """When the profile last was known by `key`, or its device last seen: a move goes by event time."""
+    if key[0] == DEVICE_NAMESPACE:
+        return profile.devices[key[1]].seen_at
+    return next(i.newest for i in profile.identities if i.key == key)
 
 
 def _is_somebody_else(
@@ -186,16 +213,22 @@ def gains(
 ) -> Profile:
     """The owner's document after the plan. `addresses` are the devices that move along, by id;
     `earlier` the profiles that a moving identity belonged to."""
-    if not (change.links or change.moves or change.retired):
+    if not (change.used or change.links or change.moves or change.retired):
         return profile
     dropped = set(change.retired)
-    identities = [i for i in profile.identities if i.key not in dropped]
+    identities = [_used(i, change, event) for i in profile.identities if i.key not in dropped]
     for key in (*change.links, *(key for key, _ in change.moves)):
         if key[0] != DEVICE_NAMESPACE:
             owners = earlier.get(key, ())
             identities.append(Identity(key[0], key[1], event.timestamp, event.message_id, owners))
     devices = {**profile.devices, **addresses} if addresses else profile.devices
     return msgspec.structs.replace(profile, identities=tuple(identities), devices=devices)
+
+
+def _used(identity: Identity, change: Plan, event: Event) -> Identity:
+    if identity.key not in change.used or event.timestamp <= identity.newest:
+        return identity
+    return msgspec.structs.replace(identity, used_at=event.timestamp)
 
 
 def earlier_owners(loser: Profile, keys: Sequence[IdentityKey]) -> dict[IdentityKey, tuple[str, ...]]:

@@ -30,6 +30,7 @@ IdentityKey = tuple[str, str]
 class Identity(msgspec.Struct, frozen=True, array_like=True):
     """One of the names that a person is known by, with when it was linked and by which message.
 
+    `used_at` is the newest event that named this person by it, None where that is the linking one;
     `earlier` are the profiles that it belonged to before: a message sent under it may be stored
     there, and must not count again here.
     """
@@ -39,10 +40,16 @@ class Identity(msgspec.Struct, frozen=True, array_like=True):
     linked_at: datetime
     message_id: str = ""
     earlier: tuple[str, ...] = ()
+    used_at: datetime | None = None
 
     @property
     def key(self) -> IdentityKey:
         return (self.namespace, self.value)
+
+    @property
+    def newest(self) -> datetime:
+        """When the person was last known by it."""
+        return self.used_at or self.linked_at
 
     def __repr__(self) -> str:
         return f"Identity({self.namespace!r}, …)"
@@ -67,7 +74,9 @@ class Consent(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Address(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A device of this person, and where a push to it goes."""
+    """A device of this person, and where a push to it goes. `token_at`, `permissions_at` and
+    `signed_at` (in or out) are the events that said so last; `location` is what was said there of
+    being located."""
 
     type: str | None = None
     token: str | None = None
@@ -78,6 +87,9 @@ class Address(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     logged_out: bool = False
     seen_at: datetime
     token_at: datetime | None = None
+    permissions_at: datetime | None = None
+    signed_at: datetime | None = None
+    location: Consent | None = None
 
     def __repr__(self) -> str:
         return f"Address(type={self.type!r}, …)"
