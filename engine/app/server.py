@@ -24,6 +24,7 @@ from engine.app.web import application
 
 SHUTDOWN_SECONDS = 25
 HEAD_SECONDS = 20.0
+BACKLOG = 2048
 
 
 class Protocol(HttpToolsProtocol):
@@ -85,6 +86,7 @@ def listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind((host, port))
+    listener.listen(BACKLOG)  # at once: of two who bind, only one may listen
     listener.set_inheritable(True)
     return listener
 
@@ -100,7 +102,7 @@ def run(engine: Engine, listener: socket.socket, on_ready: Callable[[], object])
         lifespan="on",
         access_log=False,
         log_config=None,
-        backlog=2048,
+        backlog=BACKLOG,
         timeout_keep_alive=65,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         server_header=False,

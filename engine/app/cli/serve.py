@@ -116,7 +116,6 @@ def _supervise(settings: Settings, dsn: str, listener: socket.socket, counts: st
             with contextlib.suppress(ProcessLookupError):
                 one.send_signal(signal.SIGTERM)
 
-    listener.listen(2048)
     workers = [start() for _ in range(settings.workers)]
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
@@ -135,7 +134,10 @@ def _supervise(settings: Settings, dsn: str, listener: socket.socket, counts: st
             continue
         log.error("worker_died", exit_code=code)
         time.sleep(AGAIN_SECONDS)
-        workers[number] = start()
+        if not stopping.is_set():
+            workers[number] = start()
+        if stopping.is_set():  # told to while it was being started
+            stop()
     return 0 if serving.is_set() else 1
 
 
