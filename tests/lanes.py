@@ -110,7 +110,7 @@ class Engine:
             clock=lambda: self.now,
             secret=secret,
             providers=frozenset({"fcm"}),
-            take_sends=self.sends.extend,
+            take_sends=lambda sends, _: self.sends.extend(sends),
         )
 
     def submit(self, *events: Event) -> Reply:

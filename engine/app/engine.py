@@ -102,8 +102,10 @@ class Engine:
         self._scheduler = None
         if self._replay is None:  # a replay's time is no measure of what is past its retention
             self._scheduler = jobs.schedule(self.store, self.ruling.rules.workspace.retention)
+        # What ticks make is free of cycles: it goes by itself, and is not worth looking through.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(100_000, 50, 100)
 
     async def stop(self) -> None:
         """Takes nothing new, finishes what is under way, hands back what it leased."""

@@ -6,7 +6,6 @@ times as much.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -43,7 +42,6 @@ from engine.formats.segment import (
 
 CALLS = ("track", "identify", "screen", "page", "group", "alias", "merge", "batch", "import", "b")
 PATHS = (*(f"/v1/{call}" for call in CALLS), "/b")
-BODY_SECONDS = 20.0
 RETENTION = timedelta(days=396)
 REJECTED_KEPT_PER_KEY_AND_DAY = 1000
 
@@ -64,7 +62,6 @@ _encode = msgspec.json.Encoder().encode
 CODES = {
     400: "unreadable",
     401: "unknown_key",
-    408: "too_slow",
     413: "too_large",
     500: "undecided",
     503: "unavailable",
@@ -152,7 +149,7 @@ class Ingest:
             extra: tuple[tuple[bytes, bytes], ...] = ()
             if refusal.retry_after is not None:
                 extra = ((b"retry-after", str(refusal.retry_after).encode()),)
-            elif refusal.status in (408, 413):
+            elif refusal.status == 413:
                 extra = ((b"connection", b"close"),)  # what is left of the body is not waited for
             await _respond(send, refusal.status, refusal.body, extra)
             return
@@ -301,28 +298,29 @@ def _key_in(headers: Mapping[bytes, bytes]) -> str | None:
 
 
 async def _body(receive: Receive, headers: Mapping[bytes, bytes]) -> bytes:
-    """The whole body; refuses one that is too large before it is all here, and one that takes
-    too long."""
-    too_large = Refused(413, f"the body may have {BODY_BYTES_MAX} bytes")
+    """The whole body; refuses one that is too large before it is all here. One that takes too long
+    is cut off by the server."""
     length = headers.get(b"content-length", b"")
     if length.isdigit() and int(length) > BODY_BYTES_MAX:
-        raise too_large
-    chunks: list[bytes] = []
-    size, more = 0, True
-    try:
-        async with asyncio.timeout(BODY_SECONDS):
-            while more:
-                message: Any = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Refused(400, "the body did not arrive whole")
-                chunks.append(message.get("body", b""))
-                more = message.get("more_body", False)
-                size += len(chunks[-1])
-                if size > BODY_BYTES_MAX:
-                    raise too_large
-    except TimeoutError as fault:
-        raise Refused(408, "the body took too long to arrive") from fault
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        raise _too_large()
+    message: Any = await receive()
+    body: bytes = message.get("body", b"")
+    if message["type"] == "http.request" and not message.get("more_body"):
+        return body
+    chunks, size = [body], len(body)
+    while message["type"] == "http.request" and message.get("more_body"):
+        message = await receive()
+        chunks.append(message.get("body", b""))
+        size += len(chunks[-1])
+        if size > BODY_BYTES_MAX:
+            raise _too_large()
+    if message["type"] != "http.request":
+        raise Refused(400, "the body did not arrive whole")
+    return b"".join(chunks)
+
+
+def _too_large() -> Refused:
+    return Refused(413, f"the body may have {BODY_BYTES_MAX} bytes")
 
 
 async def _respond(send: Send, status: int, body: bytes, extra: tuple[tuple[bytes, bytes], ...] = ()) -> None:

@@ -26,7 +26,6 @@ from engine.formats.segment import BATCH_CALLS
 _STATUSES: Final = {
     "400": "Not JSON, not an object, or cut off",
     "401": "Unknown key",
-    "408": "The body took too long to arrive",
     "413": "Over 500 KB or 2,500 events, or a single event over 32 KB, after decompression",
     "503": "Nothing is confirmed; send it again after Retry-After seconds",
 }

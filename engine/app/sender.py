@@ -129,12 +129,13 @@ class Sender:
         self._loops = [asyncio.create_task(self._claim_loop())]
         self._loops += [asyncio.create_task(self._start_loop(line)) for line in self._lines.values()]
 
-    def take(self, sends: Sequence[Send]) -> None:
-        """Takes over sends just committed under our lease. Never blocks: what finds no room is
-        left to the end of its lease."""
+    def take(self, sends: Sequence[Send], leased_at: float | None = None) -> None:
+        """Takes over sends committed under our lease, which began no earlier than `leased_at`
+        (monotonic; now, where not given). Never blocks: what finds no room is left to the end of its
+        lease."""
         if self._stopping:
             return
-        self._accept(sends, time.monotonic())
+        self._accept(sends, time.monotonic() if leased_at is None else leased_at)
 
     def wake(self) -> None:
         """Looks at the outbox now instead of within a second."""

@@ -23,12 +23,12 @@ from engine.app.engine import Engine
 from engine.app.web import application
 
 SHUTDOWN_SECONDS = 25
-HEAD_SECONDS = 20.0
+REQUEST_SECONDS = 20.0
 BACKLOG = 2048
 
 
 class Protocol(HttpToolsProtocol):
-    """A connection that remembers since when it owes us the head of a request."""
+    """A connection that remembers since when it owes us the rest of a request."""
 
     owing_since: float | None = None
 
@@ -40,14 +40,14 @@ class Protocol(HttpToolsProtocol):
         super().on_message_begin()
         self.owing_since = time.monotonic()
 
-    def on_headers_complete(self) -> None:
+    def on_message_complete(self) -> None:
         self.owing_since = None
-        super().on_headers_complete()
+        super().on_message_complete()
 
 
 class Server(uvicorn.Server):
     """Tells when it is ready and, by `Engine.draining`, when it is not any more. Lets go of clients
-    that take too long to say what they want; ingest does so for bodies."""
+    that take too long to say what they want."""
 
     def __init__(self, config: uvicorn.Config, engine: Engine, on_ready: Callable[[], object]) -> None:
         super().__init__(config)
@@ -61,7 +61,7 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:
-            latest = time.monotonic() - HEAD_SECONDS
+            latest = time.monotonic() - REQUEST_SECONDS
             for connection in list(self.server_state.connections):
                 owing_since = getattr(connection, "owing_since", None)
                 if owing_since is not None and owing_since < latest:

@@ -42,9 +42,11 @@ QUEUE_EVENTS = 20_000
 DECIDE_BUDGET_SECONDS = 0.025
 STARVED_AFTER = 2
 """Commits lost before a profile is loaded FOR UPDATE and decided inside that transaction."""
-CONTENDED_FOR = 8
-"""So many commits in a row that nobody else came between, until such a profile is trusted again.
-Without the memory an engine would lose twice for each event of a person whom two engines serve."""
+CONTENDED_SECONDS = 2.0
+"""How long such a profile is taken for one that two engines serve, and locked at once. Without the
+memory each of its events would be lost twice first."""
+FRESH_EVENTS = 64
+"""Of a tick at the least, whatever it carries over from the last one."""
 SAMPLED_SHARE = 0.01
 """Of decisions in which no candidate met its condition, how many are stored."""
 
@@ -78,7 +80,7 @@ class Lane:
         clock: Clock,
         secret: bytes,
         providers: frozenset[str],
-        take_sends: Callable[[Sequence[Send]], None],
+        take_sends: Callable[[Sequence[Send], float], None],
     ) -> None:
         self._store = store
         self._cache = cache
@@ -87,13 +89,14 @@ class Lane:
         self._secret = secret
         self._providers = providers
         self._take_sends = take_sends
-        self._contended: dict[str, int] = {}
+        self._contended: dict[str, float] = {}
         self._queue: deque[Pending] = deque()
+        self._carried: list[Pending] = []
         self._arrived = asyncio.Event()
         self._closing = False
 
     def __len__(self) -> int:
-        return len(self._queue)
+        return len(self._queue) + len(self._carried)
 
     def submit(self, events: Sequence[Pending]) -> None:
         """Puts a request's events into the queue.
@@ -101,7 +104,7 @@ class Lane:
         Raises:
             Overloaded: there is no room; nothing was taken.
         """
-        if self._closing or len(self._queue) + len(events) > QUEUE_EVENTS:
+        if self._closing or len(self) + len(events) > QUEUE_EVENTS:
             raise Overloaded
         self._queue.extend(events)
         self._arrived.set()
@@ -113,81 +116,81 @@ class Lane:
 
     async def run(self) -> None:
         while True:
-            await self._arrived.wait()
-            if not self._queue:
+            if not self:
                 if self._closing:
                     return
                 self._arrived.clear()
+                await self._arrived.wait()
                 continue
-            batch = [self._queue.popleft() for _ in range(min(len(self._queue), TICK_EVENTS))]
-            carried = await self._survive(batch)
-            self._queue.extendleft(reversed(carried))
+            # What is carried over goes first, all of it, because newer events may belong to the same
+            # people; it never takes the place of everybody else's.
+            fresh = max(TICK_EVENTS - len(self._carried), FRESH_EVENTS)
+            batch = [*self._carried, *self._taken(fresh)]
+            self._carried = batch  # still ours while the tick runs
+            self._carried = await self._survive(batch)
+
+    def _taken(self, most: int) -> list[Pending]:
+        return [self._queue.popleft() for _ in range(min(len(self._queue), most))]
 
     async def _survive(self, batch: list[Pending]) -> list[Pending]:
         """A tick, with what the database may do to it. Gives back what must be decided again."""
         starved, others = self._starved(batch)
+        if starved and others:
+            return [*await self._survive(starved), *await self._survive(others)]
+        connection = self._store.session
+        if starved:
+            metrics.STARVED.inc()
+            connection = self._store.exclusive
+            for pending in starved:
+                self._forget(pending)
         try:
-            if starved:
-                metrics.STARVED.inc()
-                left = await self._alone(starved)
-                return left + others
-            return await self._tick(batch, self._store.session())
+            return await self._tick(batch, connection())
         except Conflict:
             # Two engines met; whoever tries again a little later finds the way free.
             metrics.CONFLICTS.inc()
             for pending in batch:
                 self._forget(pending)
+                pending.losses += 1
             await asyncio.sleep(random.uniform(0.0, 0.01))
             return batch
         except Unavailable as fault:
             return self._interrupted(batch, fault)
         except Exception as fault:
-            log.exception("tick_failed", events=len(batch))
             for pending in batch:
                 self._forget(pending)
-                pending.reply.fail(fault)
+            if len(batch) > 1:
+                # Whichever event it is, the others must not go down with it.
+                half = len(batch) // 2
+                left = await self._survive(batch[:half])
+                return [*left, *batch[half:]] if left else await self._survive(batch[half:])
+            log.exception("event_failed")
+            batch[0].reply.fail(fault)
             return []
 
     def _starved(self, batch: list[Pending]) -> tuple[list[Pending], list[Pending]]:
-        """The events that must be decided under a lock, and the others."""
+        """The events that must be decided under locks, with all that may concern the same people,
+        and the others."""
+        now = time.monotonic()
+        self._contended = {owner: until for owner, until in self._contended.items() if until > now}
+        if not self._contended and all(pending.losses < STARVED_AFTER for pending in batch):
+            return [], batch
+        asked = [Asked(pending, identity.lookups(pending.event, pending.keys)) for pending in batch]
+        hints = {
+            key: owner for one in asked for key in one.lookups if (owner := self._owner(key)) is not None
+        }
         starved: list[Pending] = []
         others: list[Pending] = []
-        for pending in batch:
-            owners = self._owners(pending) if self._contended or pending.losses else set()
-            if pending.losses >= STARVED_AFTER:
-                self._contended |= dict.fromkeys(owners, CONTENDED_FOR)
-            alone = pending.losses >= STARVED_AFTER or not owners.isdisjoint(self._contended)
-            (starved if alone else others).append(pending)
+        for component in _components(asked, hints):
+            owners = {hints[key] for one in component for key in one.lookups if key in hints}
+            if lost := any(one.pending.losses >= STARVED_AFTER for one in component):
+                self._contended |= dict.fromkeys(owners, now + CONTENDED_SECONDS)
+            alone = lost or not owners.isdisjoint(self._contended)
+            (starved if alone else others).extend(one.pending for one in component)
         return starved, others
 
-    async def _alone(self, starved: list[Pending]) -> list[Pending]:
-        """A tick under locks. Learns whether another engine still writes the same profiles."""
-        before = {
-            owner: profile.version
-            for pending in starved
-            for owner in self._owners(pending)
-            if (profile := self._cache.get(owner)) is not None
-        }
-        for pending in starved:
-            self._forget(pending)
-        left = await self._tick(starved, self._store.exclusive())
-        for owner in self._contended.keys() & before.keys():
-            profile = self._cache.get(owner)
-            if profile is None or profile.version > before[owner] + 1:
-                self._contended[owner] = CONTENDED_FOR
-            elif self._contended[owner] > 1:
-                self._contended[owner] -= 1
-            else:
-                del self._contended[owner]
-        return left
-
-    def _owners(self, pending: Pending) -> set[str]:
-        """The profiles that the event may belong to, as far as is known here."""
-        owners = {
-            key[1] if key[0] == PROFILE_NAMESPACE else self._cache.owner(key)
-            for key in identity.lookups(pending.event, pending.keys)
-        }
-        return {owner for owner in owners if owner is not None}
+    def _owner(self, key: IdentityKey) -> str | None:
+        """The profile that `key` belongs to, as far as is known here."""
+        return key[1] if key[0] == PROFILE_NAMESPACE else self._cache.owner(key)
 
     def _interrupted(self, batch: list[Pending], fault: Unavailable) -> list[Pending]:
         """The connection went, perhaps after the commit took: once more, and what is stored then
@@ -204,8 +207,9 @@ class Lane:
         return again
 
     def _forget(self, pending: Pending) -> None:
-        for owner in self._owners(pending):
-            self._cache.evict(owner)
+        for key in identity.lookups(pending.event, pending.keys):
+            if (owner := self._owner(key)) is not None:
+                self._cache.evict(owner)
 
     async def _tick(
         self, batch: list[Pending], connection: AbstractAsyncContextManager[Session]
@@ -224,9 +228,10 @@ class Lane:
             )
             self._decide(units, ruling, turn)
             decided = time.perf_counter()
+            leased_at = time.monotonic()
             lost = await self._commit(units, session)
             committed = time.perf_counter()
-        carried = await self._answer(units, lost)
+        carried = await self._answer(units, lost, leased_at)
         metrics.TICK_EVENTS.observe(len(batch))
         metrics.TICK_SECONDS.labels("load").observe(loaded - started)
         metrics.TICK_SECONDS.labels("decide").observe(decided - loaded)
@@ -244,8 +249,7 @@ class Lane:
             lookups = identity.lookups(pending.event, pending.keys)
             asked.append(Asked(pending, lookups))
             for key in lookups:
-                owner = key[1] if key[0] == PROFILE_NAMESPACE else self._cache.owner(key)
-                if owner is not None:
+                if (owner := self._owner(key)) is not None:
                     hints[key] = owner
                 else:
                     unknown[key] = None
@@ -292,7 +296,7 @@ class Lane:
         while active:
             steps: list[tuple[Unit, Pending, Observation, Verdict]] = []
             for unit in active:
-                if (asked := unit.next) is None:
+                if (asked := unit.next) is None or (steps and time.perf_counter() > deadline):
                     continue
                 seen = unit.begin(asked, turn)
                 if seen is not None:
@@ -329,7 +333,10 @@ class Lane:
     # answer
 
     async def _answer(
-        self, units: list[Unit], refused: Mapping[int, list[tuple[str, str, str, int]]]
+        self,
+        units: list[Unit],
+        refused: Mapping[int, list[tuple[str, str, str, int]]],
+        leased_at: float,
     ) -> list[Pending]:
         carried: list[Pending] = []
         repeats: list[Pending] = []
@@ -352,22 +359,22 @@ class Lane:
                     pending.reply.settle(pending.position, pending.decisions, duplicate=False)
             carried += unit.left
         if sends:
-            self._take_sends(sends)
+            self._take_sends(sends, leased_at)
         if repeats:
             await self._answer_repeats(repeats)
         return carried
 
     def _again(self, unit: Unit, hits: Sequence[tuple[str, str, str, int]]) -> list[Pending]:
         """What a unit that was not written leaves: all its events, those stored before marked."""
-        stored = {(sender, message): (profile, seq) for profile, sender, message, seq in hits}
+        for profile, sender, message, seq in hits:
+            for pending in unit.asked.get((profile, sender, message), ()):
+                pending.stored_seq = (profile, seq)
         for profile_id in unit.written:
             self._cache.evict(profile_id)
         for pending in unit.done:
             pending.repeat_of = None
             pending.decisions = ()
-            event = pending.event
-            pending.stored_seq = stored.get((event.sender.value, event.message_id), pending.stored_seq)
-            if not stored:
+            if not hits:
                 pending.losses += 1
                 metrics.LOST.inc()
         return [*unit.done, *unit.left]

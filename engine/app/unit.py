@@ -68,6 +68,8 @@ class Unit:
         self.sends: list[Send] = []
         self.written: dict[str, Profile] = {}
         self.documents: dict[str, bytes] = {}
+        self.asked: dict[tuple[str, str, str], list[Pending]] = {}
+        """The events by profile, sender and message under which they may be stored already."""
         self.stopped = False
         self._base = profiles
         self._hints = hints
@@ -126,7 +128,9 @@ class Unit:
         self._seen[message] = pending
         if plan.foreign_device:
             event = msgspec.structs.replace(event, device=None)
-        for owner in profile.earlier_owners(pending.keys[0]):
+        self.asked.setdefault(message, []).append(pending)
+        for owner in self._may_know(plan.keys, profile.id):
+            self.asked.setdefault((owner, *message[1:]), []).append(pending)
             self._probes.append((bucket_of(owner), owner, event.sender.value, event.message_id))
         profile = self._apply(plan, profile, pending)
         observation = decide.observe(turn.rules, profile, event, turn.now)
@@ -135,6 +139,20 @@ class Unit:
         if plan.notes:
             observation = msgspec.structs.replace(observation, notes=observation.notes + plan.notes)
         return observation
+
+    def _may_know(self, keys: Sequence[IdentityKey], but: str) -> list[str]:
+        """The profiles other than `but` that one of the keys belongs or belonged to: each may have
+        stored the message when it did."""
+        found: dict[str, None] = {}
+        for key in keys:
+            hint = self._owners.get(key) or self._hints.get(key)
+            if hint is None:
+                continue
+            found[hint] = None
+            if (owner := self.profile(hint)) is not None:
+                found.update(dict.fromkeys(owner.earlier_owners(key)))
+        found.pop(but, None)
+        return list(found)
 
     def _fresh(self, key: IdentityKey, now: datetime) -> Profile:
         """A profile that does not exist yet, under an id that none of the loaded ones has."""
@@ -163,6 +181,8 @@ class Unit:
         gained = (*plan.links, *(key for key, _ in plan.moves))
         for key in gained:
             hint = self._owners.get(key) or self._hints.get(key)
+            if hint is not None and hint != profile.id:
+                earlier.setdefault(key, (hint,))
             if hint is not None and hint != profile.id and (stale := self.profile(hint)) is not None:
                 self._write(stale)  # guards the take-over of a stale row by that profile's version
             self._owners[key] = profile.id

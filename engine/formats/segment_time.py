@@ -15,7 +15,7 @@ EPOCH_MILLISECONDS_FROM = 100_000_000_000
 _DATE_LENGTH_MIN = len("2026-01-02T03:04:05")
 
 
-class EventTime(msgspec.Struct, frozen=True):
+class EventTime(msgspec.Struct, frozen=True, gc=False):
     """`at` is corrected and clamped, `stated` what the caller's own words mean, `text` those words."""
 
     at: datetime

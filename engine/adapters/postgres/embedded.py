@@ -15,7 +15,6 @@ import os
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -136,17 +135,20 @@ class Server:
         """The server that we started; None where another command runs one."""
         deadline = time.monotonic() + START_SECONDS
         with _locked(self._folder / "postgres.lock", deadline):
-            while _pid(self._own) is not None and time.monotonic() < deadline:
+            cluster = self._own / "cluster"
+            while _is_served(cluster) and time.monotonic() < deadline:
                 if _answers(self._own, self._sockets):
                     return None
                 time.sleep(0.02)  # it is on its way up or down
-            cluster = self._own / "cluster"
+            if not _is_served(cluster):
+                # Left behind by a crash; its number may be another process's by now.
+                (cluster / "postmaster.pid").unlink(missing_ok=True)
             binaries = find_binaries(cluster_major(cluster), self._account, self._elsewhere)
             if not cluster.exists():
                 create_cluster(self._own, binaries, self._account, durable=self._durable)
             while True:
                 process = self._launch(binaries)
-                if self._comes_up(process, deadline):
+                if self._comes_up(process):
                     self._link()
                     return process
                 said = _end_of(self._folder / "postgres.log")
@@ -179,11 +181,14 @@ class Server:
                 start_new_session=True,  # Ctrl-C is for us: what is under way still needs the server
             )
 
-    def _comes_up(self, process: subprocess.Popen[bytes], deadline: float) -> bool:
+    def _comes_up(self, process: subprocess.Popen[bytes]) -> bool:
+        """Recovery after a crash takes as long as it takes: cut off, it would begin anew."""
+        deadline = time.monotonic() + START_SECONDS
         while process.poll() is None:
-            if _answers(self._own, self._sockets):
+            status = _status(self._own / "cluster")
+            if status == "ready" and _answers(self._own, self._sockets):
                 return True
-            if time.monotonic() > deadline:
+            if status != "starting" and time.monotonic() > deadline:
                 process.kill()
                 process.wait()
                 return False
@@ -211,11 +216,12 @@ def start(folder: Path, *, durable: bool = True, elsewhere: Path = ELSEWHERE) ->
 
 
 def _socket_folder(own: Path, account: Account | None) -> Path:
-    """The server's own folder, or a short one where the socket's path would be too long."""
-    if len(os.fsencode(own / SOCKET_NAME)) <= SOCKET_PATH_BYTES:
+    """The server's own folder, or a short one where the socket's path would not do."""
+    # PostgreSQL and its clients take a comma for the next of several folders.
+    if len(os.fsencode(own / SOCKET_NAME)) <= SOCKET_PATH_BYTES and "," not in str(own):
         return own
     name = hashlib.sha256(os.fsencode(own)).hexdigest()[:12]
-    short = Path(tempfile.gettempdir()) / f"viewfinder-{name}"
+    short = Path("/tmp") / f"viewfinder-{name}"
     with contextlib.suppress(FileExistsError):
         short.mkdir(mode=0o700)
         if account is not None:
@@ -251,25 +257,40 @@ def _locked(file: Path, deadline: float) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _pid(own: Path) -> int | None:
-    """The process that says it serves this cluster, if there is such a process."""
+def _lines(cluster: Path) -> list[str]:
     try:
-        pid = int((own / "cluster" / "postmaster.pid").read_text().split("\n", 1)[0])
+        return (cluster / "postmaster.pid").read_text().split("\n")
+    except OSError:
+        return []
+
+
+def _status(cluster: Path) -> str:
+    """What the server says of itself: starting, ready, stopping, or nothing yet."""
+    lines = _lines(cluster)
+    return lines[7].strip() if len(lines) > 7 else ""
+
+
+def _is_served(cluster: Path) -> bool:
+    """Whether the process that its file names serves this cluster. A number alone proves nothing: a
+    server works in its cluster's folder."""
+    try:
+        pid = int(_lines(cluster)[0])
         os.kill(pid, 0)
     except PermissionError:
-        return pid
-    except (OSError, ValueError):
-        return None
-    return pid
+        pass
+    except (OSError, ValueError, IndexError):
+        return False
+    try:
+        return os.path.samefile(f"/proc/{pid}/cwd", cluster)
+    except FileNotFoundError:
+        return not os.path.isdir("/proc/self")  # another system, which cannot tell
+    except PermissionError:
+        return True
 
 
 def _answers(own: Path, sockets: Path) -> bool:
     """Whether a server is up and takes connections."""
-    try:
-        lines = (own / "cluster" / "postmaster.pid").read_text().split("\n")
-    except OSError:
-        return False
-    if len(lines) < 8 or lines[7].strip() != "ready":
+    if _status(own / "cluster") != "ready":
         return False
     with socket.socket(socket.AF_UNIX) as probe:
         try:

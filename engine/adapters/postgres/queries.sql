@@ -1,5 +1,9 @@
 -- The engine's statements, by name; `store.py` reads them from here. Arrays are columns: the n-th
 -- element of each belongs to the n-th row.
+--
+-- They are planned once, perhaps while the tables are still empty. LATERAL with OFFSET 0 keeps the
+-- planner from turning look-ups by key into a join with the whole table, which would be right then
+-- and ruinous an hour later.
 
 -- name: commit
 -- One tick, whole. A unit is what must succeed together: the profiles of one connected component.
@@ -11,10 +15,12 @@ WITH rows AS MATERIALIZED (
     SELECT * FROM unnest($1::int[], $2::smallint[], $3::uuid[], $4::bigint[], $5::bytea[])
         AS r(unit, bucket, id, expected, document)
 ), locked AS MATERIALIZED (
-    SELECT p.bucket, p.id, p.version
-    FROM profiles p JOIN rows r ON p.bucket = r.bucket AND p.id = r.id
-    ORDER BY p.bucket, p.id
-    FOR UPDATE OF p
+    SELECT found.bucket, found.id, found.version
+    FROM (SELECT bucket, id FROM rows ORDER BY bucket, id) r, LATERAL (
+        SELECT p.bucket, p.id, p.version FROM profiles p
+        WHERE p.bucket = r.bucket AND p.id = r.id
+        FOR UPDATE
+    ) found
 ), incoming AS MATERIALIZED (
     SELECT * FROM unnest(
         $6::int[], $7::smallint[], $8::uuid[], $9::bigint[], $10::timestamptz[], $11::timestamptz[],
@@ -23,15 +29,22 @@ WITH rows AS MATERIALIZED (
              body, facts, located)
 ), hits AS MATERIALIZED (
     SELECT e.unit, e.profile_id, e.sender, e.message_id, s.seq
-    FROM incoming e JOIN seen s ON s.bucket = e.bucket AND s.profile_id = e.profile_id
-        AND s.sender = e.sender AND s.message_id = e.message_id
+    FROM incoming e, LATERAL (
+        SELECT seq FROM seen
+        WHERE bucket = e.bucket AND profile_id = e.profile_id AND sender = e.sender
+            AND message_id = e.message_id
+        OFFSET 0
+    ) s
     UNION ALL
     -- The identity belonged to another profile before, which may have the message.
     SELECT q.unit, q.profile_id, q.sender, q.message_id, s.seq
     FROM unnest($49::int[], $50::smallint[], $51::uuid[], $52::text[], $53::text[])
-        AS q(unit, bucket, profile_id, sender, message_id)
-    JOIN seen s ON s.bucket = q.bucket AND s.profile_id = q.profile_id
-        AND s.sender = q.sender AND s.message_id = q.message_id
+        AS q(unit, bucket, profile_id, sender, message_id), LATERAL (
+        SELECT seq FROM seen
+        WHERE bucket = q.bucket AND profile_id = q.profile_id AND sender = q.sender
+            AND message_id = q.message_id
+        OFFSET 0
+    ) s
 ), stale AS MATERIALIZED (
     SELECT r.unit FROM rows r LEFT JOIN locked l ON l.bucket = r.bucket AND l.id = r.id
     WHERE coalesce(l.version, 0) <> r.expected
@@ -108,31 +121,44 @@ WITH rows AS MATERIALIZED (
         AND d.unit IN (SELECT unit FROM whole)
 )
 SELECT w.unit, h.profile_id, h.sender, h.message_id, h.seq,
-       CASE WHEN w.done > 0 THEN lost_unit() END AS lost
+       CASE WHEN w.done > 0 OR EXISTS (
+           SELECT FROM links k JOIN linked i
+               ON i.bucket = k.bucket AND i.namespace = k.namespace AND i.value = k.value
+           WHERE k.unit = w.unit
+       ) THEN lost_unit() END AS lost
 FROM written w LEFT JOIN hits h ON h.unit = w.unit
 WHERE w.done < w.wanted;
 
 -- name: owners
 SELECT i.namespace, i.value, i.profile_id
-FROM unnest($1::smallint[], $2::text[], $3::text[]) AS k(bucket, namespace, value)
-JOIN identities i ON i.bucket = k.bucket AND i.namespace = k.namespace AND i.value = k.value;
+FROM unnest($1::smallint[], $2::text[], $3::text[]) AS k(bucket, namespace, value), LATERAL (
+    SELECT * FROM identities
+    WHERE bucket = k.bucket AND namespace = k.namespace AND value = k.value
+    OFFSET 0
+) i;
 
 -- name: documents
 SELECT p.version, p.document
-FROM unnest($1::smallint[], $2::uuid[]) AS k(bucket, id)
-JOIN profiles p ON p.bucket = k.bucket AND p.id = k.id;
+FROM unnest($1::smallint[], $2::uuid[]) AS k(bucket, id), LATERAL (
+    SELECT version, document FROM profiles WHERE bucket = k.bucket AND id = k.id
+    OFFSET 0
+) p;
 
 -- name: documents_locked
+-- The caller gives the keys in their order.
 SELECT p.version, p.document
-FROM unnest($1::smallint[], $2::uuid[]) AS k(bucket, id)
-JOIN profiles p ON p.bucket = k.bucket AND p.id = k.id
-ORDER BY p.bucket, p.id
-FOR UPDATE OF p;
+FROM unnest($1::smallint[], $2::uuid[]) AS k(bucket, id), LATERAL (
+    SELECT version, document FROM profiles WHERE bucket = k.bucket AND id = k.id
+    FOR UPDATE
+) p;
 
 -- name: decisions_of_events
 SELECT d.profile_id, d.seq, d.document
-FROM unnest($1::smallint[], $2::uuid[], $3::bigint[]) AS k(bucket, profile_id, seq)
-JOIN decisions d ON d.bucket = k.bucket AND d.profile_id = k.profile_id AND d.seq = k.seq
+FROM unnest($1::smallint[], $2::uuid[], $3::bigint[]) AS k(bucket, profile_id, seq), LATERAL (
+    SELECT * FROM decisions
+    WHERE bucket = k.bucket AND profile_id = k.profile_id AND seq = k.seq
+    OFFSET 0
+) d
 ORDER BY d.id;
 
 -- name: claim_timers

@@ -35,7 +35,7 @@ class Sender(StrEnum):
     GENERATED = "generated"
 
 
-class Location(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Location(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """One fix. Degrees (WGS 84), metres, metres per second, degrees clockwise from north.
 
     `at` is the fix's own time as the device stated it, not corrected for the device's clock:
@@ -55,7 +55,7 @@ class Location(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return "Location(…)"
 
 
-class Device(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Device(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """The address that a push can be sent to, as stated by one event. It never joins people.
 
     `token` is UNSET where the event said nothing of it, None where it took the token away.

@@ -27,7 +27,7 @@ IdentityKey = tuple[str, str]
 """Namespace and value."""
 
 
-class Identity(msgspec.Struct, frozen=True, array_like=True):
+class Identity(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """One of the names that a person is known by, with when it was linked and by which message.
 
     `used_at` is the newest event that named this person by it, None where that is the linking one;
@@ -55,7 +55,7 @@ class Identity(msgspec.Struct, frozen=True, array_like=True):
         return f"Identity({self.namespace!r}, …)"
 
 
-class Trait(msgspec.Struct, frozen=True, array_like=True):
+class Trait(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A value somebody stated, and when."""
 
     value: Any
@@ -65,7 +65,7 @@ class Trait(msgspec.Struct, frozen=True, array_like=True):
         return "Trait(…)"
 
 
-class Consent(msgspec.Struct, frozen=True, array_like=True):
+class Consent(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """An explicit statement for one purpose. Its absence is unknown, not denied."""
 
     granted: bool
@@ -73,7 +73,7 @@ class Consent(msgspec.Struct, frozen=True, array_like=True):
     source: str = ""
 
 
-class Address(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Address(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """A device of this person, and where a push to it goes. `token_at`, `permissions_at` and
     `signed_at` (in or out) are the events that said so last; `location` is what was said there of
     being located."""
@@ -104,7 +104,7 @@ class Address(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.permissions.get("push") == "denied"
 
 
-class Contact(msgspec.Struct, frozen=True, array_like=True):
+class Contact(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """An offer that was made: what frequency caps count."""
 
     at: datetime

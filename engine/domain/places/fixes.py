@@ -31,7 +31,7 @@ class Ignored(StrEnum):
     NOT_CARRIED = "not_carried"
 
 
-class Fix(msgspec.Struct, frozen=True, kw_only=True):
+class Fix(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A position in WGS 84 degrees, accurate to `accuracy_meters`, at the device's own time `at`.
 
     `sent_at` is the same device's clock when it sent the request, `received_at` ours when it came.
@@ -61,7 +61,7 @@ class Fix(msgspec.Struct, frozen=True, kw_only=True):
         return "Fix(…)"
 
 
-class Spot(msgspec.Struct, frozen=True, array_like=True):
+class Spot(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Where a device was, at its own time."""
 
     latitude: float
@@ -73,7 +73,7 @@ class Spot(msgspec.Struct, frozen=True, array_like=True):
         return "Spot(…)"
 
 
-class Trail(msgspec.Struct, frozen=True, array_like=True):
+class Trail(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """What is remembered of one device.
 
     `last` is its last good fix, `when` that was by our clock. `rest` is where it had last moved to,
@@ -89,7 +89,7 @@ class Trail(msgspec.Struct, frozen=True, array_like=True):
         return "Trail(…)"
 
 
-class Followed(msgspec.Struct, frozen=True):
+class Followed(msgspec.Struct, frozen=True, gc=False):
     """A trail after a fix. `ignored`: the fix is not believed yet. `moved`: the device has left the
     place where it rested. `clock_set`: its clock was set back, so that times before and after cannot
     be compared."""

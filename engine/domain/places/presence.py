@@ -35,14 +35,14 @@ MOST_FENCES: Final = 256
 MOST_DEVICES: Final = 8
 
 
-class Run(msgspec.Struct, frozen=True, array_like=True):
+class Run(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Successive fixes that contradict the state: since when, by the device's time, how many."""
 
     since: datetime
     fixes: int
 
 
-class Presence(msgspec.Struct, frozen=True, omit_defaults=True):
+class Presence(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What is known of one person's whereabouts; part of the profile's document.
 
     `inside`: fence id → time of entry. `pending`: fence id → the run that may change its state.
@@ -60,7 +60,7 @@ class Presence(msgspec.Struct, frozen=True, omit_defaults=True):
         return "Presence(…)"
 
 
-class Transition(msgspec.Struct, frozen=True):
+class Transition(msgspec.Struct, frozen=True, gc=False):
     """The person entered or left a fence, at the fix's time by our clock. `since` is the entry that
     an exit ends."""
 
@@ -70,7 +70,7 @@ class Transition(msgspec.Struct, frozen=True):
     since: datetime | None = None
 
 
-class Step(msgspec.Struct, frozen=True):
+class Step(msgspec.Struct, frozen=True, gc=False):
     """What a fix did. `ignored`: why it changed nothing. `inaccurate_for`: fences that are too
     small for its accuracy, for which it changed nothing. Exits come first, then by fence id."""
 
