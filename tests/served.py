@@ -196,7 +196,14 @@ def database(postgres: str, name: str, *, empty: bool = False) -> Iterator[str]:
     try:
         yield named(postgres, name)
     finally:
-        asyncio.run(execute(postgres, f"DROP DATABASE {name} WITH (FORCE)"))
+
+        def drop() -> bool:
+            with suppress(asyncpg.InsufficientPrivilegeError):  # autovacuum is in there: it is nobody's
+                asyncio.run(execute(postgres, f"DROP DATABASE {name} WITH (FORCE)"))
+                return True
+            return False
+
+        until(drop, 60.0, f"{name} is dropped")
 
 
 def embedded_dsn(data: Path) -> str:

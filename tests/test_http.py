@@ -27,14 +27,15 @@ import httpx
 import pytest
 
 from engine.app.demo import fcm_answers
-from engine.app.ingest import BODY_SECONDS, CALLS, PATHS, REJECTED_KEPT_PER_KEY_AND_DAY
+from engine.app.ingest import CALLS, PATHS, REJECTED_KEPT_PER_KEY_AND_DAY
+from engine.app.server import REQUEST_SECONDS
 from engine.formats.segment import BATCH_CALLS, BODY_BYTES_MAX, EVENT_BYTES_MAX
 from tests import served
 from tests.served import ADMIN_TOKEN, SERVER_KEY, WRITE_KEY, Heard, PushService, Served, fetch, until
 
 NOISY_KEY = "noisy-key"
 NO_DECISION = "019abcde-0000-8000-8000-000000000000"
-SLOW_SECONDS = BODY_SECONDS + 10.0
+SLOW_SECONDS = REQUEST_SECONDS + 10.0
 CAFE, FAR = {"latitude": 52.66, "longitude": -8.62}, {"latitude": 52.7, "longitude": -8.62}
 
 

@@ -99,10 +99,15 @@ async def test_a_claim_does_not_wait_for_a_row_that_somebody_else_has_locked(
             assert {send.id for send in await outbox.claim(10)} == {a_send(0).id, a_send(2).id}
 
 
-async def test_providers_that_are_left_out_are_not_claimed(outbox: Outbox, pool: asyncpg.Pool) -> None:
+async def test_other_providers_are_left_to_others_until_they_expire(
+    outbox: Outbox, pool: asyncpg.Pool
+) -> None:
     await commit(pool, [a_send(0, lease=""), a_send(1, lease="", provider="apns")])
-    (send,) = await outbox.claim(10, ["fcm"])
+    (send,) = await outbox.claim(10, ["apns"], NOW)
     assert send.provider == "apns"
+    assert await outbox.claim(10, ["apns"], send.expires_at - timedelta(seconds=1)) == []
+    (expired,) = await outbox.claim(10, ["apns"], send.expires_at)
+    assert expired.provider == "fcm"
 
 
 @pytest.mark.parametrize(

@@ -98,9 +98,13 @@ async def test_permissions_are_asked_in_batches_and_when_unknown_nothing_goes_ou
 
 
 async def test_a_push_without_a_provider_gives_its_cap_back(house: House) -> None:
-    await commit(house.pool, [a_send(lease="", provider="apns")])
+    """Once it has expired: until then another engine may have the provider."""
+    send = a_send(lease="", provider="apns")
+    later = a_send(1, lease="", provider="apns")
+    await commit(house.pool, [msgspec.structs.replace(send, expires_at=NOW), later])
     async with house.sender():
-        await house.until_settled()
+        await house.until("SELECT state = 'dropped' FROM outbox WHERE id = $1", send.id)
+    assert (await house.row(later))["state"] == "pending"
     event = msgspec.json.decode(await house.pool.fetchval("SELECT event FROM timers"))
     assert (event["name"], event["properties"]["reason"]) == ("Offer Failed", "no_provider")
 

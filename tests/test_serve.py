@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from engine.adapters.postgres.migrations import LOCK
-from engine.app.ingest import BODY_SECONDS
+from engine.app.server import REQUEST_SECONDS
 from tests import served
 from tests.conftest import open_folder
 from tests.served import SERVER_KEY, WRITE_KEY, Served, command, fetch, until
@@ -155,7 +155,7 @@ def test_a_second_sigterm_ends_it_at_once(postgres: str, tmp_path: Path) -> None
         engine.terminate()
         began = time.monotonic()
         engine.process.wait(served.STOP_SECONDS)
-        assert time.monotonic() - began < BODY_SECONDS / 2  # it did not wait for the rest of the body
+        assert time.monotonic() - began < REQUEST_SECONDS / 2  # it did not wait for the rest of the body
         assert engine.process.returncode != 0
 
 

@@ -13,6 +13,8 @@ from engine.domain.people.profiles import IdentityKey, Profile, decode_profile
 _OVERHEAD_BYTES = 400
 _LINK_BYTES = 250
 _DECODED = 4096
+_DECODED_BYTES = 16_384
+"""Documents above this are decoded anew each time."""
 
 
 class _Entry(msgspec.Struct):
@@ -53,7 +55,7 @@ class ProfileCache:
         if profile is not None:
             return profile
         profile = msgspec.structs.replace(decode_profile(entry.document), version=entry.version)
-        self._remember_decoded(profile)
+        self._remember_decoded(profile, len(entry.document))
         return profile
 
     def put(self, profile: Profile, document: bytes) -> None:
@@ -70,7 +72,7 @@ class ProfileCache:
         size = len(document) + _OVERHEAD_BYTES + _LINK_BYTES * len(keys)
         self._entries[profile.id] = _Entry(document, profile.version, keys, size)
         self._bytes += size
-        self._remember_decoded(profile)
+        self._remember_decoded(profile, len(document))
         while self._bytes > self._max_bytes and self._entries:
             self.evict(next(iter(self._entries)))
 
@@ -86,8 +88,10 @@ class ProfileCache:
             if self._links.get(key) == profile_id:
                 del self._links[key]
 
-    def _remember_decoded(self, profile: Profile) -> None:
+    def _remember_decoded(self, profile: Profile, size: int) -> None:
         self._decoded.pop(profile.id, None)
+        if size > _DECODED_BYTES:
+            return
         self._decoded[profile.id] = profile
         if len(self._decoded) > _DECODED:
             del self._decoded[next(iter(self._decoded))]

@@ -22,8 +22,11 @@ class ReplayClock:
         return self._now
 
     def advance(self, to: datetime) -> bool:
-        """Moves on to `to`. False where that is no later than now."""
+        """Moves on to `to`. False where that is no later than now, or off the calendar."""
         if to <= self._now:
             return False
-        self._now = to
+        try:
+            self._now = to.astimezone(UTC)
+        except OverflowError:
+            return False
         return True

@@ -70,7 +70,7 @@ class Engine:
             credentials = read_credentials(Path(settings.fcm_credentials_file))
             providers["fcm"] = Fcm(credentials, url=settings.fcm_url)
         else:
-            log.warning("no_push_provider", consequence="pushes are dropped, reason no_provider")
+            log.warning("no_push_provider", consequence="pushes wait until they expire")
         self.sender = Sender(
             outbox=Outbox(self.store.pool),
             providers=providers,
@@ -168,5 +168,8 @@ class Engine:
             sent_at = _sent_at.decode(body).sentAt
         except msgspec.DecodeError:
             return
-        if sent_at is not None and self._replay.advance(sent_at.astimezone(UTC)):
+        if sent_at is None:
+            return
+        at = sent_at.replace(tzinfo=UTC) if sent_at.tzinfo is None else sent_at
+        if self._replay.advance(at):
             await self.timers.fire_due()

@@ -6,10 +6,11 @@ times as much.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 from uuid import uuid4
@@ -44,6 +45,8 @@ CALLS = ("track", "identify", "screen", "page", "group", "alias", "merge", "batc
 PATHS = (*(f"/v1/{call}" for call in CALLS), "/b")
 RETENTION = timedelta(days=396)
 REJECTED_KEPT_PER_KEY_AND_DAY = 1000
+HELD_BYTES = 64 * 1024 * 1024
+"""Of bodies whose events are not answered yet."""
 
 log = structlog.get_logger()
 
@@ -131,6 +134,8 @@ class Ingest:
         self._keys = keys
         self._store = store
         self._before = before
+        self._held_bytes = 0
+        self._full: set[tuple[str, date]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == ScopeType.HTTP:
@@ -179,19 +184,14 @@ class Ingest:
         named, rejected = _named(received, rules.workspace.namespaces)
         if rejected:
             await self._keep(key or "", rejected)
-        reply = self._queue(named)
-        if reply is not None:
-            try:
-                await reply.done
-            except Interrupted as fault:
-                raise Refused(503, "the database is away: nothing is confirmed, send it again", 2) from fault
-            except Exception as fault:
-                raise Refused(500, "this request could not be decided; it was logged") from fault
+        reply = await self._decided(named, len(body))
         accepted = reply.accepted if reply is not None else 0
         duplicates = reply.duplicates if reply is not None else 0
         _ACCEPTED.inc(accepted)
-        _DUPLICATE.inc(duplicates)
-        _REJECTED.inc(len(rejected))
+        if duplicates:
+            _DUPLICATE.inc(duplicates)
+        if rejected:
+            _REJECTED.inc(len(rejected))
         form = full_form if trusted else public_form
         decisions = reply.decisions if reply is not None else ()
         return Answer(
@@ -200,6 +200,25 @@ class Ingest:
             rejected=tuple(rejection for rejection, _ in rejected),
             decisions=[shown for d in decisions if (shown := form(d)) is not None],
         )
+
+    async def _decided(self, named: Sequence[Named], size: int) -> Reply | None:
+        """The answer to the events, once they are durable; None where there are none."""
+        if self._held_bytes + size > HELD_BYTES:
+            raise Refused(503, "the engine is full: nothing was taken, send it again", 1)
+        self._held_bytes += size
+        try:
+            reply = self._queue(named)
+            if reply is not None:
+                await reply.done
+            return reply
+        except Interrupted as fault:
+            raise Refused(503, "the database is away: nothing is confirmed, send it again", 2) from fault
+        except (Refused, asyncio.CancelledError):
+            raise
+        except Exception as fault:
+            raise Refused(500, "this request could not be decided; it was logged") from fault
+        finally:
+            self._held_bytes -= size
 
     def _queue(self, named: Sequence[Named]) -> Reply | None:
         """Hands the events to the lane, all or none; None where there are none."""
@@ -227,8 +246,10 @@ class Ingest:
         """Keeps what was refused, for whoever wonders where it went."""
         now = self._clock()
         digest = sha256(key.encode()).hexdigest()[:16]
+        if (digest, now.date()) in self._full:
+            return
         try:
-            await self._store.fetch(
+            ((counted,),) = await self._store.fetch(
                 "keep_rejected",
                 digest,
                 now.date(),
@@ -241,6 +262,9 @@ class Ingest:
             )
         except StoreError as fault:
             raise Refused(503, "the database is away: nothing is confirmed, send it again", 2) from fault
+        if counted >= REJECTED_KEPT_PER_KEY_AND_DAY:
+            # No more of that key are kept today: they are not worth a write each.
+            self._full = {full for full in self._full if full[1] == now.date()} | {(digest, now.date())}
 
 
 def _named(

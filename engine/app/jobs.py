@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -25,20 +25,32 @@ async def keep_house(store: Store, retention: Mapping[str, timedelta]) -> None:
     """Makes the coming months' partitions and drops what is older than the workspace keeps. Safe
     to run on every engine at once."""
     now = datetime.now(UTC)
-    try:
-        async with store.pool.acquire() as connection:
-            await make_partitions(connection, now)
-            await drop_old_partitions(connection, "events", now - retention["events"])
-            await drop_old_partitions(connection, "decisions", now - retention["offered"])
-        await store.fetch("expired_suppressed", now - retention["suppressed"])
-        while await store.fetch("forget_positions", now - retention["positions"], POSITIONS_AT_ONCE):
-            pass
-        await store.fetch("expired_seen", now - SEEN_KEPT)
-        await store.fetch("expired_rejected", now - REJECTED_KEPT)
-        await store.fetch("expired_rejected_counts", (now - REJECTED_KEPT).date())
-        await store.fetch("expired_outbox", now - SETTLED_KEPT)
-    except (StoreError, asyncpg.PostgresError, OSError) as fault:
-        log.warning("housekeeping_failed", fault=type(fault).__name__)
+    steps: dict[str, Callable[[], Awaitable[object]]] = {
+        "partitions": lambda: _partitions(store, retention, now),
+        "suppressed": lambda: store.fetch("expired_suppressed", now - retention["suppressed"]),
+        "positions": lambda: _positions(store, now - retention["positions"]),
+        "seen": lambda: store.fetch("expired_seen", now - SEEN_KEPT),
+        "rejected": lambda: store.fetch("expired_rejected", now - REJECTED_KEPT),
+        "rejected_counts": lambda: store.fetch("expired_rejected_counts", (now - REJECTED_KEPT).date()),
+        "outbox": lambda: store.fetch("expired_outbox", now - SETTLED_KEPT),
+    }
+    for name, step in steps.items():
+        try:
+            await step()
+        except (StoreError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as fault:
+            log.warning("housekeeping_failed", step=name, fault=type(fault).__name__)
+
+
+async def _partitions(store: Store, retention: Mapping[str, timedelta], now: datetime) -> None:
+    async with store.pool.acquire() as connection:
+        await make_partitions(connection, now)
+        await drop_old_partitions(connection, "events", now - retention["events"])
+        await drop_old_partitions(connection, "decisions", now - retention["offered"])
+
+
+async def _positions(store: Store, before: datetime) -> None:
+    while await store.fetch("forget_positions", before, POSITIONS_AT_ONCE):
+        pass
 
 
 def schedule(store: Store, retention: Mapping[str, timedelta]) -> AsyncIOScheduler:

@@ -205,15 +205,15 @@ class Sender:
         if not self._database_is_well or len(self._unsettled) > 2 * self._pace.settled:
             return 0
         now = time.monotonic()
-        shut, room = [], self._pace.claimed
+        open_lines, room = [], self._pace.claimed
         for line in self._lines.values():
             free = self._pace.queued - len(line.queue)
             # Never more than can start well before the lease ends.
-            if line.breaker.wait_seconds(now) > 0 or len(line.queue) >= self._pace.claimed or free <= 0:
-                shut.append(line.provider)
-            else:
+            if line.breaker.wait_seconds(now) <= 0 and len(line.queue) < self._pace.claimed and free > 0:
+                open_lines.append(line.provider)
                 room = min(room, free)
-        sends = await self._outbox.claim(room, shut)
+        # Other engines may have the providers that this one lacks.
+        sends = await self._outbox.claim(room, open_lines, self._now())
         self._accept(sends, now)
         return len(sends)
 
@@ -334,7 +334,12 @@ class Sender:
                 await asyncio.sleep(self._pace.database_pause_seconds)
                 continue
             except Exception as fault:
-                await self._write_one_by_one(batch, fault)
+                with suppress(StoreError):
+                    await self._write_one_by_one(batch, fault)
+                    fault = None
+                if fault is not None:
+                    await asyncio.sleep(self._pace.database_pause_seconds)
+                    continue
             self._note_database(is_well=True)
             for _ in batch:
                 self._unsettled.popleft()
@@ -363,6 +368,8 @@ class Sender:
         for settlement in batch:
             try:
                 await self._write([settlement])
+            except StoreError:
+                raise  # all of them again: what is written already is refused then
             except Exception as single:
                 log.error("settlement_lost", send=settlement.send.id, fault=type(single).__name__)
 

@@ -13,7 +13,7 @@ from datetime import timedelta
 import msgspec
 import structlog
 
-from engine.adapters.postgres.store import DueTimer, Store, StoreError
+from engine.adapters.postgres.store import DueTimer, Store
 from engine.app.clock import Clock
 from engine.app.replies import Overloaded, Pending, Reply
 from engine.app.tick import Lane
@@ -52,8 +52,9 @@ class Timers:
             self._woken.clear()
             try:
                 await self.fire_due()
-            except StoreError as fault:
-                log.warning("timers_wait_for_database", fault=str(fault))
+            except Exception as fault:
+                # Whatever it is, the next look may find it gone.
+                log.warning("timers_wait", fault=type(fault).__name__)
                 await asyncio.sleep(POLL_SECONDS)
 
     async def fire_due(self) -> int:
@@ -69,9 +70,13 @@ class Timers:
     async def _fire(self, due: Sequence[DueTimer]) -> None:
         replies: list[tuple[DueTimer, Reply]] = []
         for timer in due:
-            event = msgspec.structs.replace(
-                _decode(timer.event), timestamp=timer.due_at, received_at=self._clock()
-            )
+            try:
+                event = _decode(timer.event)
+            except msgspec.DecodeError:
+                # Of a newer engine, perhaps: one that understands it will claim it.
+                log.error("timer_unreadable", timer=timer.id)
+                continue
+            event = msgspec.structs.replace(event, timestamp=timer.due_at, received_at=self._clock())
             reply = Reply(1)
             keys = ((PROFILE_NAMESPACE, timer.profile_id),)
             place = (timer.bucket, timer.profile_id, timer.id)

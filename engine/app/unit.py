@@ -149,7 +149,8 @@ class Unit:
             if hint is None:
                 continue
             found[hint] = None
-            if (owner := self.profile(hint)) is not None:
+            owner = self.profile(hint)
+            if owner is not None and [i for i in owner.identities if i.earlier]:
                 found.update(dict.fromkeys(owner.earlier_owners(key)))
         found.pop(but, None)
         return list(found)
@@ -176,7 +177,10 @@ class Unit:
                 if namespace == DEVICE_NAMESPACE:
                     addresses[value] = loser.devices[value]
             earlier.update(identity.earlier_owners(loser, keys))
-            self._write(identity.loses(loser, keys, profile.id))
+            left = identity.loses(loser, keys, profile.id)
+            if loser.identities and not left.identities:
+                profile = identity.inherits(profile, loser)
+            self._write(left)
             self.stopped = True  # what writes two documents commits alone
         gained = (*plan.links, *(key for key, _ in plan.moves))
         for key in gained:

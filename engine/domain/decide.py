@@ -27,7 +27,7 @@ from engine.domain.offers.rules import Rule, RuleSet, TriggerKind
 from engine.domain.offers.scope import Scope
 from engine.domain.people import computed, fold
 from engine.domain.people.consent import location_precision, with_statements
-from engine.domain.people.events import Event, Kind, Location
+from engine.domain.people.events import Event, Kind, Location, Sender
 from engine.domain.people.profiles import Address, Contact, Profile, bucket_of
 from engine.domain.places.fence_index import Fence
 from engine.domain.places.presence import fix_of, step
@@ -116,13 +116,17 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
             counts, left_out = computed.count_in(counts, counted, scope, trigger.at, workspace)
             notes += left_out
 
+    traits, left_out = fold.with_traits(profile.traits, event)
+    notes += left_out
     timezone, locale = fold.zone_and_locale(profile, event)
     after = msgspec.structs.replace(
         profile,
         seq=profile.seq + 1,
-        last_seen=max(profile.last_seen, event.timestamp),
+        last_seen=profile.last_seen
+        if event.sender is Sender.ENGINE
+        else max(profile.last_seen, event.timestamp),
         consent=consent,
-        traits=fold.with_traits(profile.traits, event),
+        traits=traits,
         presence=presence,
         computed=counts,
         timezone=timezone,

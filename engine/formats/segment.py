@@ -43,6 +43,8 @@ __all__ = [
 ]
 
 EVENT_BYTES_MAX = 32 * 1024
+SHARED_BYTES_MAX = 8 * 1024 * 1024
+"""Of the shared context, which each event is stored with."""
 BATCH_CALLS = frozenset({"batch", "import", "b"})
 
 _KINDS = {kind.value: kind for kind in Kind}
@@ -143,6 +145,8 @@ def _read_batch(body: bytes, receipt: Receipt) -> Received:
     shared = decode_context(bytes(batch.context))
     if not isinstance(shared, Refusal):
         receipt = msgspec.structs.replace(receipt, sent_at=parse_time(batch.sent_at), context=shared)
+    if len(bytes(batch.context)) * len(batch.batch or ()) > SHARED_BYTES_MAX:
+        raise Unreadable(413, "the batch's context is too large for so many events: send smaller batches")
     # What the items share is part of each: without its size in theirs, 500 KB could become gigabytes.
     bytes_max = EVENT_BYTES_MAX - len(bytes(batch.context))
     events: list[tuple[int, Event]] = []

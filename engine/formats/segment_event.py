@@ -37,6 +37,7 @@ NAME_CHARACTERS_MAX = 512
 MESSAGE_ID_CHARACTERS_MAX = 256
 TOKEN_CHARACTERS_MAX = 4_096
 
+PERMISSIONS = ("push", "location", "precise")
 LOCATION_UPDATED = "Location Updated"
 
 _CONSENT_PREFIX = "consent."
@@ -283,7 +284,11 @@ def _device(
         provider=_word(context.pop("pushProvider", None)),
         environment=_word(context.pop("pushEnvironment", None)),
         app=identifier(app.get("namespace")) if type(app) is dict else None,
-        permissions=permissions or {},
+        permissions={
+            name: permissions[name]
+            for name in PERMISSIONS
+            if permissions is not None and isinstance(permissions.get(name), str | bool)
+        },
     )
     if permissions is not None:
         del context["permissions"]

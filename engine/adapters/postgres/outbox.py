@@ -61,11 +61,15 @@ class Outbox:
         self._pool = pool
         self._lease = lease
 
-    async def claim(self, limit: int, but: Collection[str] = ()) -> list[Send]:
-        """Up to `limit` sends that are due and that nobody holds, now leased to the caller;
-        none of the providers in `but`. A row that cannot be read is dead from then on."""
+    async def claim(
+        self, limit: int, providers: Collection[str] | None = None, now: datetime | None = None
+    ) -> list[Send]:
+        """Up to `limit` sends that are due and that nobody holds, now leased to the caller: those of
+        `providers` (None: of all) and those that have expired at `now`, the pipeline's clock. A row
+        that cannot be read is dead from then on."""
         lease = str(uuid4())
-        rows = await self._fetch("claim", limit, list(but), lease, self._lease)
+        wanted = list(providers) if providers is not None else None
+        rows = await self._fetch("claim", limit, wanted, lease, self._lease, now)
         sends: list[Send] = []
         for row in rows:
             try:

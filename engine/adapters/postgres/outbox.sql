@@ -2,13 +2,14 @@
 -- database's clock.
 
 -- name: claim
--- Rows that are due and that nobody holds. One whose lease ran out without a settlement may have
--- been sent: it is marked, and stays so.
+-- Rows that are due and that nobody holds: of these providers, or of any where they have expired,
+-- because somebody has to say so. One whose lease ran out without a settlement may have been sent:
+-- it is marked, and stays so.
 WITH due AS (
     SELECT bucket, id, lease IS NOT NULL AS unsettled
     FROM outbox
     WHERE state = 'pending' AND due_at <= now() AND (leased_until IS NULL OR leased_until < now())
-        AND provider <> ALL ($2::text[])
+        AND ($2::text[] IS NULL OR provider = ANY ($2) OR expires_at <= $5)
     ORDER BY due_at LIMIT $1
     FOR UPDATE SKIP LOCKED
 )

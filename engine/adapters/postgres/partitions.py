@@ -19,6 +19,14 @@ def month_after(month: datetime) -> datetime:
     return datetime(month.year + month.month // 12, month.month % 12 + 1, 1, tzinfo=UTC)
 
 
+async def _briefly(connection: asyncpg.Connection, statement: str) -> None:
+    """Runs what locks a whole table. Commits queue up behind it while it waits, so it does not wait
+    long."""
+    async with connection.transaction():
+        await connection.execute("SET LOCAL lock_timeout = '300ms'")
+        await connection.execute(statement)
+
+
 async def make_partitions(connection: asyncpg.Connection, now: datetime) -> None:
     """Makes this month's partition and those of the coming months, where they are missing.
 
@@ -33,10 +41,12 @@ async def make_partitions(connection: asyncpg.Connection, now: datetime) -> None
                 asyncpg.DuplicateTableError,  # another engine was faster
                 asyncpg.UniqueViolationError,
                 asyncpg.InvalidObjectDefinitionError,
+                asyncpg.LockNotAvailableError,  # somebody reads for long: later
             ):
-                await connection.execute(
+                await _briefly(
+                    connection,
                     f"CREATE TABLE IF NOT EXISTS {table}_{month:%Y_%m} PARTITION OF {table} "
-                    f"FOR VALUES FROM ('{month:%Y-%m-%d}Z') TO ('{following:%Y-%m-%d}Z')"
+                    f"FOR VALUES FROM ('{month:%Y-%m-%d}Z') TO ('{following:%Y-%m-%d}Z')",
                 )
             month = following
 
@@ -55,8 +65,9 @@ async def drop_old_partitions(connection: asyncpg.Connection, table: str, before
             continue
         month = datetime(int(match[1]), int(match[2]), 1, tzinfo=UTC)
         if month_after(month) <= before:
-            await connection.execute(f"DROP TABLE IF EXISTS {row['name']}")
-            dropped.append(row["name"])
+            with suppress(asyncpg.LockNotAvailableError):
+                await _briefly(connection, f"DROP TABLE IF EXISTS {row['name']}")
+                dropped.append(row["name"])
     column = PARTITIONED[table]
     await connection.execute(f"DELETE FROM {table}_default WHERE {column} < $1", before)
     return dropped

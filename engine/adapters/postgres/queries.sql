@@ -191,12 +191,14 @@ WITH counted AS (
     VALUES ($1, $2::date, cardinality($4::text[]))
     ON CONFLICT (key_digest, day) DO UPDATE SET count = c.count + cardinality($4::text[])
     RETURNING count
+), kept AS (
+    INSERT INTO rejected (key_digest, received_at, code, message, message_id, item)
+    SELECT $1, $3, r.code, r.message, r.message_id, r.item
+    FROM unnest($4::text[], $5::text[], $6::text[], $7::bytea[]) WITH ORDINALITY
+        AS r(code, message, message_id, item, n), counted
+    WHERE counted.count - cardinality($4::text[]) + r.n <= $8
 )
-INSERT INTO rejected (key_digest, received_at, code, message, message_id, item)
-SELECT $1, $3, r.code, r.message, r.message_id, r.item
-FROM unnest($4::text[], $5::text[], $6::text[], $7::bytea[]) WITH ORDINALITY
-    AS r(code, message, message_id, item, n), counted
-WHERE counted.count - cardinality($4::text[]) + r.n <= $8;
+SELECT count FROM counted;
 
 -- name: recent_rejected
 SELECT id, received_at, code, message, message_id, item FROM rejected

@@ -189,6 +189,7 @@ class _faults:  # noqa: N801 - reads as a statement
             | asyncpg.InsufficientResourcesError
             | asyncpg.CannotConnectNowError
             | asyncpg.InterfaceError
+            | asyncpg.ReadOnlySQLTransactionError  # a server that was demoted: look for the new one
             | asyncpg.InternalClientError  # a connection cut in the middle of the protocol
             | OSError
             | TimeoutError,
@@ -207,24 +208,33 @@ class Store:
         return self._pool
 
     @asynccontextmanager
+    async def _trusted(self) -> AsyncIterator[None]:
+        """One connection that fails puts all in doubt: each is made anew when it is next wanted."""
+        try:
+            with _faults():
+                yield
+        except Unavailable:
+            await self._pool.expire_connections()
+            raise
+
+    @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
-        with _faults():
-            async with self._pool.acquire(timeout=COMMAND_TIMEOUT_SECONDS) as connection:
-                yield Session(connection)
+        async with self._trusted(), self._pool.acquire(timeout=COMMAND_TIMEOUT_SECONDS) as connection:
+            yield Session(connection)
 
     @asynccontextmanager
     async def exclusive(self) -> AsyncIterator[Session]:
         """A transaction in which loaded profiles stay locked: for a profile that lost twice."""
-        with _faults():
-            async with (
-                self._pool.acquire(timeout=COMMAND_TIMEOUT_SECONDS) as connection,
-                connection.transaction(),
-            ):
-                yield Session(connection, locked=True)
+        async with (
+            self._trusted(),
+            self._pool.acquire(timeout=COMMAND_TIMEOUT_SECONDS) as connection,
+            connection.transaction(),
+        ):
+            yield Session(connection, locked=True)
 
     async def fetch(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
         """The rows of a named statement."""
-        with _faults():
+        async with self._trusted():
             return await self._pool.fetch(QUERIES[name], *arguments)  # type: ignore[no-any-return]
 
     async def secret(self, proposed: bytes) -> bytes:
@@ -236,7 +246,8 @@ class Store:
     async def claim_timers(self, now: datetime, limit: int, lease: timedelta) -> list[DueTimer]:
         """Due timers, leased to this engine. A timer comes again if its event is not committed."""
         rows = await self.fetch("claim_timers", now, limit, lease)
-        return [DueTimer(r[0], str(r[1]), r[2], r[3], r[4].encode()) for r in rows]
+        due = [DueTimer(r[0], str(r[1]), r[2], r[3], r[4].encode()) for r in rows]
+        return sorted(due, key=lambda timer: timer.due_at)
 
 
 async def _nothing_to_reset(_: asyncpg.Connection) -> None:

@@ -8,12 +8,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import asyncpg
 from rich.console import Console
 
 from engine.adapters.postgres.embedded import EmbeddedPostgresError, start
+from engine.adapters.postgres.migrations import MigrationError
 from engine.app.settings import Settings, SettingsError, from_environment
 
 errors = Console(stderr=True)
+
+DATABASE_FAULTS = (MigrationError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
+"""What a database does to a command that wants to use it."""
 
 
 def fail(message: str, code: int) -> None:

@@ -7,9 +7,8 @@ import sys
 
 import msgspec
 
-from engine.adapters.postgres.migrations import MigrationError
 from engine.adapters.postgres.migrations import migrate as apply
-from engine.app.cli.environment import database, fail, read_settings
+from engine.app.cli.environment import DATABASE_FAULTS, database, fail, read_settings
 
 
 def migrate(*, json: bool = False) -> int:
@@ -23,8 +22,8 @@ def migrate(*, json: bool = False) -> int:
     with database(read_settings()) as dsn:
         try:
             applied = asyncio.run(apply(dsn))
-        except MigrationError as fault:
-            fail(str(fault), 1)
+        except DATABASE_FAULTS as fault:
+            fail(f"the database: {fault}", 1)
     if json:
         sys.stdout.write(msgspec.json.encode({"applied": applied}).decode() + "\n")
     else:

@@ -22,11 +22,10 @@ from cyclopts import Parameter
 from prometheus_client.multiprocess import mark_process_dead
 
 from engine.adapters.fcm import CredentialsProblem
-from engine.adapters.postgres.migrations import MigrationError, migrate
-from engine.adapters.postgres.store import StoreError
+from engine.adapters.postgres.migrations import migrate
 from engine.app import logs, server
 from engine.app.cli.check import check_folders, print_problems
-from engine.app.cli.environment import database, errors, fail, read_settings
+from engine.app.cli.environment import DATABASE_FAULTS, database, errors, fail, read_settings
 from engine.app.engine import Engine
 from engine.app.rulesets import Checked
 from engine.app.settings import Settings, SettingsError, load_or_create_keys
@@ -66,7 +65,7 @@ def serve(*, worker: Annotated[str | None, Parameter(show=False)] = None) -> int
     with database(settings) as dsn:
         try:
             asyncio.run(migrate(dsn))
-        except (MigrationError, StoreError, OSError) as fault:
+        except DATABASE_FAULTS as fault:
             fail(f"the database: {fault}", 1)
         if settings.workers == 1:
             return _run(settings, dsn, checked, listener, lambda: _announce(settings, listener))

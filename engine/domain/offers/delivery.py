@@ -226,6 +226,8 @@ def settlement(send: Send, verdict: Verdict, now: datetime) -> Settlement:
         case Failed(code=code):
             return _final(send, Outcome.DEAD, code, now)
     if send.attempts + 1 >= MAX_ATTEMPTS:
+        if isinstance(verdict, Retry) and verdict.ambiguous:
+            send = msgspec.structs.replace(send, possible_duplicate=True)
         return _final(send, Outcome.DEAD, verdict.code, now)
     result: dict[str, Any] = {"code": verdict.code}
     if isinstance(verdict, Stop):

@@ -41,12 +41,17 @@ def location_precision(
 
 
 def stated(event: Event, purpose: Purpose) -> Consent | None:
-    """What the event says of a purpose, under its own name or one that consent tools use."""
-    found = None
-    for name, granted in event.consent.items():
-        if name == purpose.name or name in purpose.names:
-            found = Consent(granted, event.timestamp, name)
-    return found
+    """What the event says of a purpose, under its own name or one that consent tools use. Where it
+    says both, it is denied."""
+    found = {
+        name: granted
+        for name, granted in event.consent.items()
+        if name == purpose.name or name in purpose.names
+    }
+    if not found:
+        return None
+    source = next((name for name, granted in found.items() if not granted), next(iter(found)))
+    return Consent(found[source], event.known_at, source)
 
 
 def with_statements(consent: dict[str, Consent], event: Event, workspace: Workspace) -> dict[str, Consent]:

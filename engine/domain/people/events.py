@@ -101,5 +101,11 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sent_at: datetime | None = None
     trusted: bool = False
 
+    @property
+    def known_at(self) -> datetime:
+        """When what it states became known: no later than it came, because a device's clock that runs
+        ahead must not outlast what is said after it."""
+        return min(self.timestamp, self.received_at)
+
     def __repr__(self) -> str:
         return f"Event(kind={self.kind.value!r}, name={self.name!r}, …)"

@@ -17,7 +17,12 @@ from engine.domain.people.events import Device, Event, Sender
 from engine.domain.people.profiles import Address, Contact, Profile, Trait, token_digest
 
 MAX_TRAITS = 500
+MAX_TRAIT_BYTES = 4096
+MAX_TRAITS_BYTES = 65_536
+"""Of a profile's traits, encoded: the whole document is written with every event."""
 MAX_DEVICES = 20
+LONGEST_WORD = 64
+_encode = msgspec.msgpack.Encoder().encode
 _COARSE: dict[Precision, tuple[int, float]] = {"neighbourhood": (7, 1400.0), "city": (5, 9900.0)}
 """H3 resolution, and the greatest distance of a point in such a cell from its centre, metres."""
 
@@ -50,7 +55,7 @@ def with_device(devices: dict[str, Address], event: Event, workspace: Workspace)
 
     `Logged Out` stops personal pushes to the device until its user is named again.
     """
-    device, at = event.device, event.timestamp
+    device, at = event.device, event.known_at
     if device is None:
         return devices
     known = devices.get(device.id) or Address(seen_at=at)
@@ -99,19 +104,27 @@ def _stated(known: Address, device: Device, at: datetime) -> Address:
     )
 
 
-def with_traits(traits: dict[str, Trait], event: Event) -> dict[str, Trait]:
-    """The traits after the event's; the newest write of each stands. A null takes a trait away."""
+def with_traits(traits: dict[str, Trait], event: Event) -> tuple[dict[str, Trait], tuple[str, ...]]:
+    """The traits after the event's, and notes on those that there is no room for. The newest write of
+    each stands; a null takes a trait away."""
     if not event.traits:
-        return traits
+        return traits, ()
     changed = dict(traits)
+    notes: list[str] = []
+    room: int | None = None
     for name, value in event.traits.items():
         known = changed.get(name)
-        if known is not None and known.at > event.timestamp:
+        if known is not None and known.at > event.known_at:
             continue
-        if known is None and len(changed) >= MAX_TRAITS:
-            continue
-        changed[name] = Trait(value, event.timestamp)
-    return changed
+        if known is None or known.value != value:
+            room = MAX_TRAITS_BYTES - len(_encode(traits)) if room is None else room
+            size = len(_encode((name, value)))
+            if size > MAX_TRAIT_BYTES or size > room or (known is None and len(changed) >= MAX_TRAITS):
+                notes.append("a trait is too large, or one too many: not kept")
+                continue
+            room -= size
+        changed[name] = Trait(value, event.known_at)
+    return changed, tuple(notes)
 
 
 def with_outcome(profile: Profile, event: Event) -> Profile:
@@ -127,7 +140,9 @@ def with_outcome(profile: Profile, event: Event) -> Profile:
         )
         return msgspec.structs.replace(profile, contacts=contacts)
     if event.name == "Offer Failed":
-        contacts = tuple(c for c in profile.contacts if c.decision != decision)
+        contacts = profile.contacts
+        if not event.properties.get("possibly_delivered"):
+            contacts = tuple(c for c in contacts if c.decision != decision)
         devices = profile.devices
         if event.properties.get("token_forgotten"):
             devices = _without_token(devices, event.properties)
@@ -154,8 +169,10 @@ def zone_and_locale(profile: Profile, event: Event) -> tuple[str | None, str | N
     """The person's time zone and language, from the newest event that states them."""
     if profile.seq and event.timestamp < profile.last_seen:
         return profile.timezone, profile.locale
-    timezone, locale = event.context.get("timezone"), event.context.get("locale")
-    return (
-        timezone if isinstance(timezone, str) and timezone else profile.timezone,
-        locale if isinstance(locale, str) and locale else profile.locale,
+    return _word(event.context.get("timezone")) or profile.timezone, (
+        _word(event.context.get("locale")) or profile.locale
     )
+
+
+def _word(value: Any) -> str | None:
+    return value if isinstance(value, str) and 0 < len(value) <= LONGEST_WORD else None

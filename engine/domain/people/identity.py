@@ -138,14 +138,14 @@ def plan(
             if held and ones[key[0]].on_change != "replace":
                 notes.append(f"{key[0]}: the profile has another one, not linked")
                 continue
-            if any(i.newest > event.timestamp for i in held):
+            if any(i.newest > event.known_at for i in held):
                 notes.append(f"{key[0]}: the profile has a newer one, not linked")
                 continue
             retired.extend(i.key for i in held)
         other = owner_of(key)
         if other is None:
             links.append(key)
-        elif _newest_use(other, key) > event.timestamp:
+        elif _newest_use(other, key) > event.known_at:
             notes.append(f"{key[0]}: another profile has used it since, not moved")
         else:
             moves.append((key, other.id))
@@ -155,7 +155,7 @@ def plan(
         other = owner_of(device_key)
         if other is None:
             links.append(device_key)
-        elif _newest_use(other, device_key) > event.timestamp:
+        elif _newest_use(other, device_key) > event.known_at:
             foreign_device = True
         else:
             moves.append((device_key, other.id))
@@ -220,15 +220,15 @@ def gains(
     for key in (*change.links, *(key for key, _ in change.moves)):
         if key[0] != DEVICE_NAMESPACE:
             owners = earlier.get(key, ())
-            identities.append(Identity(key[0], key[1], event.timestamp, event.message_id, owners))
+            identities.append(Identity(key[0], key[1], event.known_at, event.message_id, owners))
     devices = {**profile.devices, **addresses} if addresses else profile.devices
     return msgspec.structs.replace(profile, identities=tuple(identities), devices=devices)
 
 
 def _used(identity: Identity, change: Plan, event: Event) -> Identity:
-    if identity.key not in change.used or event.timestamp <= identity.newest:
+    if identity.key not in change.used or event.known_at <= identity.newest:
         return identity
-    return msgspec.structs.replace(identity, used_at=event.timestamp)
+    return msgspec.structs.replace(identity, used_at=event.known_at)
 
 
 def earlier_owners(loser: Profile, keys: Sequence[IdentityKey]) -> dict[IdentityKey, tuple[str, ...]]:
@@ -238,6 +238,20 @@ def earlier_owners(loser: Profile, keys: Sequence[IdentityKey]) -> dict[Identity
         key: (*(owner for owner in before.get(key, ()) if owner != loser.id), loser.id)[-EARLIER_OWNERS:]
         for key in keys
     }
+
+
+def inherits(profile: Profile, ended: Profile) -> Profile:
+    """The owner's document with what must not be lost with a profile that has no identity left: the
+    offers made, which caps count, and the newest word on each purpose."""
+    consent = dict(profile.consent)
+    for purpose, statement in ended.consent.items():
+        known = consent.get(purpose)
+        if known is None or known.at < statement.at:
+            consent[purpose] = statement
+    contacts = {c.decision: c for c in (*ended.contacts, *profile.contacts)}
+    return msgspec.structs.replace(
+        profile, consent=consent, contacts=tuple(sorted(contacts.values(), key=lambda c: (c.at, c.decision)))
+    )
 
 
 def loses(profile: Profile, keys: Sequence[IdentityKey], to: str) -> Profile:

@@ -156,7 +156,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             return value in self.devices
         if namespace == PROFILE_NAMESPACE:
             return value == self.id
-        return any(i.value == value and i.namespace == namespace for i in self.identities)
+        return value in [i.value for i in self.identities if i.namespace == namespace]
 
 
 def new_profile(key: IdentityKey, secret: bytes, now: datetime, generation: int = 0) -> Profile:
