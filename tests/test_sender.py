@@ -29,7 +29,7 @@ async def test_what_was_committed_goes_out_and_its_profile_hears_of_it(house: Ho
     await commit(house.pool, sends)
     async with house.sender() as sender:
         sender.take(sends)
-        assert await sender.drain(5.0)
+        assert await sender.drain(30.0)
     assert sorted(m["data"]["decision"] for m in house.fcm.messages) == sorted(s.id for s in sends)
     assert set((await house.states()).values()) == {"sent"}
     assert await house.pool.fetchval("SELECT count(*) FROM timers") == 120
@@ -89,7 +89,7 @@ async def test_permissions_are_asked_in_batches_and_when_unknown_nothing_goes_ou
     await commit(house.pool, sends)
     async with house.sender(permits=permits) as sender:
         sender.take(sends)
-        await sender.drain(5.0)
+        await sender.drain(30.0)
         assert asked == [40]
         assert house.fcm.asked == 0
         await house.until_settled()
@@ -129,7 +129,7 @@ async def test_retry_after_is_when_the_row_is_due_again(house: House) -> None:
     await commit(house.pool, [send])
     async with house.sender() as sender:
         sender.take([send])
-        await sender.drain(5.0)
+        await sender.drain(30.0)
     wait = await house.pool.fetchval("SELECT due_at - now() FROM outbox")
     assert timedelta(seconds=118) < wait <= timedelta(seconds=120)
 
@@ -159,9 +159,9 @@ async def test_a_refusal_of_us_stops_the_provider_with_an_alarm_and_keeps_the_to
     with capture_logs() as logs:
         async with house.sender() as sender:
             sender.take([first])
-            await sender.drain(5.0)
+            await sender.drain(30.0)
             sender.take([second])
-            await sender.drain(5.0)
+            await sender.drain(30.0)
             await asyncio.sleep(0.05)
     assert house.fcm.asked == 1
     assert sample("viewfinder_provider_alarms_total", provider="fcm", code="SENDER_ID_MISMATCH") == before + 1
@@ -207,7 +207,7 @@ async def test_an_adapter_that_raises_costs_one_attempt_and_shows_nothing(house:
     with capture_logs() as logs:
         async with house.sender(broken=Broken()) as sender:
             sender.take([send])
-            await sender.drain(5.0)
+            await sender.drain(30.0)
     row = await house.row(send)
     assert (row["state"], row["attempts"]) == ("pending", 1)
     assert [entry["fault"] for entry in logs if entry["event"] == "adapter_failed"] == ["ValueError"]
@@ -220,7 +220,7 @@ async def test_a_full_queue_takes_no_more_and_the_rest_waits_for_its_lease(house
     pace = msgspec.structs.replace(QUICK, queued=10)
     async with house.sender(pace=pace) as sender:
         sender.take(sends)
-        await sender.drain(5.0)
+        await sender.drain(30.0)
         assert len(house.fcm.messages) == 10
         await house.lapse()
         await house.until_settled()
@@ -234,7 +234,7 @@ async def test_a_lease_about_to_end_is_given_up_instead_of_used(house: House) ->
     async with house.sender(pace=short) as sender:
         await asyncio.sleep(0.05)  # the first claim is over
         sender.take([send])
-        await sender.drain(5.0)
+        await sender.drain(30.0)
         assert house.fcm.asked == 0
     row = await house.row(send)
     assert (row["state"], row["attempts"], row["lease"]) == ("pending", 0, None)

@@ -1,0 +1,93 @@
+"""`python -m loadtest`: the engine beside a bare echo. `python -m loadtest decide`: the pure core.
+
+Exit codes: 0 fine, 1 the engine lost events, answered anything but 200, or nothing could be
+measured; 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import Annotated
+
+import msgspec
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from engine.adapters.postgres.embedded import EmbeddedPostgresError
+from loadtest import core, scenarios
+from loadtest.results import LoadtestError
+from loadtest.table import notes, table
+
+app = App(name="loadtest", help="Measure the engine.", version_flags=[])
+errors = Console(stderr=True)
+
+Json = Annotated[bool, Parameter(help="Print one JSON object.")]
+
+
+@app.default
+def load(
+    *,
+    seconds: Annotated[int, Parameter(help="Of each measurement.", validator=Number(gte=1, lte=600))] = 4,
+    connections: Annotated[int, Parameter(help="Open at once.", validator=Number(gte=1, lte=1000))] = 32,
+    rounds: Annotated[int, Parameter(help="Turns of each server.", validator=Number(gte=1, lte=100))] = 3,
+    json: Json = False,
+) -> None:
+    """Drive the engine and a bare echo in turn and compare them."""
+    options = scenarios.Options(seconds=seconds, connections=connections, rounds=rounds)
+    # Drawn between measurements only: a thread that draws would take from the clients' core.
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=errors,
+        auto_refresh=False,
+        transient=True,
+    )
+    task = progress.add_task("starting", total=rounds * scenarios.MEASUREMENTS_PER_ROUND + 2)
+    steps = iter(range(sys.maxsize))
+
+    def advance(what: str) -> None:
+        progress.update(task, completed=next(steps), description=what, refresh=True)
+
+    with progress:
+        report = scenarios.run(options, advance)
+    if json:
+        print(msgspec.json.encode(report).decode())
+        return
+    console = Console()
+    console.print(table(report))
+    console.print(notes(report), highlight=False, soft_wrap=True)
+
+
+@app.command
+def decide(*, json: Json = False) -> None:
+    """Time the pure core: a decision on a location fix, and the geofence match alone."""
+    report = core.measure()
+    if json:
+        print(msgspec.json.encode(report).decode())
+        return
+    console = Console()
+    console.print(core.table(report))
+    console.print(core.notes(report), highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    # So that what was started is ended on SIGTERM, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        app(exit_on_error=False, print_error=False)
+    except CycloptsError as fault:
+        errors.print(f"error: {fault}", markup=False, highlight=False)
+        sys.exit(2)
+    except (LoadtestError, EmbeddedPostgresError) as fault:
+        errors.print(f"error: {fault}", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+main()
