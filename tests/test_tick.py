@@ -311,7 +311,7 @@ async def test_without_a_database_callers_are_told_to_come_back(postgres_dsn: st
     store = await connect(postgres_dsn)
     await store.pool.close()
     async with lanes.engine(postgres_dsn) as engine:
-        engine.lane._store = store  # a pool that is gone
+        engine.lane._session = store.kept()  # of a pool that is gone
         with pytest.raises(Interrupted):
             await engine.send(event(name="Open", user="a"))
 

@@ -54,6 +54,8 @@ _ACCEPTED = metrics.EVENTS.labels("accepted")
 _DUPLICATE = metrics.EVENTS.labels("duplicate")
 _REJECTED = metrics.EVENTS.labels("rejected")
 _MISSING_IDENTITY = "none of the event's ids is of a namespace of this workspace"
+HEADERS = ((b"content-type", b"application/json"), (b"access-control-allow-origin", b"*"))
+"""Of every answer: any page that has the write key may send."""
 _METHODS = (
     (b"allow", b"POST, OPTIONS"),
     (b"access-control-allow-methods", b"POST, OPTIONS"),
@@ -71,8 +73,31 @@ CODES = {
 }
 
 
+Headers = Mapping[bytes, bytes]
 Named = tuple[Event, tuple[IdentityKey, ...]]
 """An event, and the ids that it is about, strongest first."""
+
+
+class Response(msgspec.Struct, frozen=True):
+    """What goes back: a status, a JSON body, and headers beside those that every answer has."""
+
+    status: int
+    body: bytes
+    extra: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Request(msgspec.Struct, frozen=True):
+    """A body that was read: the events that can be taken, and those that cannot, with their bytes.
+    `size` is in bytes, unzipped."""
+
+    key: str
+    trusted: bool
+    size: int
+    named: Sequence[Named]
+    rejected: Sequence[tuple[Rejection, bytes]]
+
+    def __repr__(self) -> str:
+        return f"Request({len(self.named)} events, {len(self.rejected)} rejected)"
 
 
 class Refused(Exception):
@@ -85,9 +110,15 @@ class Refused(Exception):
         self.retry_after = retry_after
 
     @property
-    def body(self) -> bytes:
+    def response(self) -> Response:
+        extra: tuple[tuple[bytes, bytes], ...] = ()
+        if self.retry_after is not None:
+            extra = ((b"retry-after", str(self.retry_after).encode()),)
+        elif self.status == 413:
+            extra = ((b"connection", b"close"),)  # what is left of the body is not waited for
         # SDKs look for a `code`: without one they take even a 401 for a passing fault.
-        return _encode({"success": False, "code": CODES[self.status], "message": self.message})
+        fault = {"success": False, "code": CODES[self.status], "message": self.message}
+        return Response(self.status, _encode(fault), extra)
 
 
 class Keys(msgspec.Struct, frozen=True):
@@ -136,95 +167,125 @@ class Ingest:
         self._before = before
         self._held_bytes = 0
         self._full: set[tuple[str, date]] = set()
+        self._tasks: set[asyncio.Task[Response]] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == ScopeType.HTTP:
-            await self._answer(scope, receive, send)
+            await self._serve(scope, receive, send)
 
-    async def _answer(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+    async def _serve(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
-            status = 204 if scope["method"] == "OPTIONS" else 405
-            await _respond(send, status, b"", _METHODS)
+            await _respond(send, Response(204 if scope["method"] == "OPTIONS" else 405, b"", _METHODS))
             return
+        headers = dict(scope["headers"])
         try:
-            headers = dict(scope["headers"])
             body = await _body(receive, headers)
-            answer = await self._take(scope["path"].rsplit("/", 1)[1], headers, body)
         except Refused as refusal:
-            extra: tuple[tuple[bytes, bytes], ...] = ()
-            if refusal.retry_after is not None:
-                extra = ((b"retry-after", str(refusal.retry_after).encode()),)
-            elif refusal.status == 413:
-                extra = ((b"connection", b"close"),)  # what is left of the body is not waited for
-            await _respond(send, refusal.status, refusal.body, extra)
+            await _respond(send, refusal.response)
             return
-        await _respond(send, 200, _encode(answer))
+        call = scope["path"].rsplit("/", 1)[1]
+        await _respond(send, await self.answer(call, headers, body))
 
-    async def _take(self, call: str, headers: Mapping[bytes, bytes], body: bytes) -> Answer:
+    async def answer(self, call: str, headers: Headers, body: bytes) -> Response:
         """From a body to its answer: read → queue → wait until it is durable."""
+        try:
+            if self._before is not None:
+                await self._before(body)
+            request = self._read(call, headers, body)
+            if request.rejected:
+                await self._keep(request)
+            ended: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+
+            def end(response: Response) -> None:
+                if not ended.done():  # nobody waits any more where the client is gone
+                    ended.set_result(response)
+
+            self._submit(request, end)
+            return await ended
+        except Refused as refusal:
+            return refusal.response
+
+    def begin(self, call: str, headers: Headers, body: bytes, answer: Callable[[Response], object]) -> None:
+        """The same without a task of its own, where nothing but the commit has to be waited for."""
+        try:
+            if self._before is None:
+                request = self._read(call, headers, body)
+                if not request.rejected:
+                    self._submit(request, answer)
+                    return
+        except Refused as refusal:
+            answer(refusal.response)
+            return
+        task = asyncio.create_task(self.answer(call, headers, body))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda ended: ended.cancelled() or answer(ended.result()))
+
+    def _read(self, call: str, headers: Headers, body: bytes) -> Request:
+        """The events of a body, and on whose behalf they come.
+
+        Raises:
+            Refused: nothing of it can be taken.
+        """
         try:
             encoding = headers.get(b"content-encoding", b"").decode("latin-1") or None
             body = decode_body(body, encoding, BODY_BYTES_MAX)
             key = _key_in(headers) or write_key_in(body)
             trusted = self._keys.trust(key)
-            if self._before is not None:
-                await self._before(body)
-            rules = self._ruling().rules
+            workspace = self._ruling().rules.workspace
             received = read(
                 body,
                 call=call,
                 received_at=self._clock(),
                 trusted=trusted,
-                server_only=rules.workspace.server_only,
-                retention=rules.workspace.retention.get("events", RETENTION),
+                server_only=workspace.server_only,
+                retention=workspace.retention.get("events", RETENTION),
                 new_message_id=_new_message_id,
             )
         except Unreadable as fault:
             raise Refused(fault.status, str(fault)) from fault
-        named, rejected = _named(received, rules.workspace.namespaces)
-        if rejected:
-            await self._keep(key or "", rejected)
-        reply = await self._decided(named, len(body))
-        accepted = reply.accepted if reply is not None else 0
-        duplicates = reply.duplicates if reply is not None else 0
-        _ACCEPTED.inc(accepted)
+        named, rejected = _named(received, workspace.namespaces)
+        return Request(key or "", trusted, len(body), named, rejected)
+
+    def _submit(self, request: Request, answer: Callable[[Response], object]) -> None:
+        """Hands the events to the lane, all or none; `answer` is called once they are durable."""
+        if not request.named:
+            answer(self._response(request, None, None))
+            return
+        if self._held_bytes + request.size > HELD_BYTES:
+            raise Refused(503, "the engine is full: nothing was taken, send it again", 1)
+
+        def told(reply: Reply, fault: Exception | None) -> None:
+            self._held_bytes -= request.size
+            answer(self._response(request, reply, fault))
+
+        self._queue(request.named, told)
+        self._held_bytes += request.size
+
+    def _response(self, request: Request, reply: Reply | None, fault: Exception | None) -> Response:
+        if isinstance(fault, Interrupted):
+            return Refused(503, "the database is away: nothing is confirmed, send it again", 2).response
+        if fault is not None:
+            return Refused(500, "this request could not be decided; it was logged").response
+        accepted, duplicates, decisions = 0, 0, []
+        if reply is not None:
+            accepted, duplicates, decisions = reply.accepted, reply.duplicates, reply.decisions
+            _ACCEPTED.inc(accepted)
         if duplicates:
             _DUPLICATE.inc(duplicates)
-        if rejected:
-            _REJECTED.inc(len(rejected))
-        form = full_form if trusted else public_form
-        decisions = reply.decisions if reply is not None else ()
-        return Answer(
+        if request.rejected:
+            _REJECTED.inc(len(request.rejected))
+        form = full_form if request.trusted else public_form
+        answer = Answer(
             accepted=accepted,
             duplicates=duplicates,
-            rejected=tuple(rejection for rejection, _ in rejected),
+            rejected=tuple([rejection for rejection, _ in request.rejected]),
             decisions=[shown for d in decisions if (shown := form(d)) is not None],
         )
+        return Response(200, _encode(answer))
 
-    async def _decided(self, named: Sequence[Named], size: int) -> Reply | None:
-        """The answer to the events, once they are durable; None where there are none."""
-        if self._held_bytes + size > HELD_BYTES:
-            raise Refused(503, "the engine is full: nothing was taken, send it again", 1)
-        self._held_bytes += size
-        try:
-            reply = self._queue(named)
-            if reply is not None:
-                await reply.done
-            return reply
-        except Interrupted as fault:
-            raise Refused(503, "the database is away: nothing is confirmed, send it again", 2) from fault
-        except (Refused, asyncio.CancelledError):
-            raise
-        except Exception as fault:
-            raise Refused(500, "this request could not be decided; it was logged") from fault
-        finally:
-            self._held_bytes -= size
-
-    def _queue(self, named: Sequence[Named]) -> Reply | None:
-        """Hands the events to the lane, all or none; None where there are none."""
-        if not named:
-            return None
-        reply = Reply(len(named))
+    def _queue(self, named: Sequence[Named], told: Callable[[Reply, Exception | None], None]) -> None:
+        reply = Reply(len(named), told)
         newest = _newest_fixes(named) if len(named) > 1 else {}
         pending = [
             Pending(
@@ -240,12 +301,11 @@ class Ingest:
             self._lane.submit(pending)
         except Overloaded as fault:
             raise Refused(503, "the engine is full: nothing was taken, send it again", 1) from fault
-        return reply
 
-    async def _keep(self, key: str, rejected: Sequence[tuple[Rejection, bytes]]) -> None:
+    async def _keep(self, request: Request) -> None:
         """Keeps what was refused, for whoever wonders where it went."""
-        now = self._clock()
-        digest = sha256(key.encode()).hexdigest()[:16]
+        now, rejected = self._clock(), request.rejected
+        digest = sha256(request.key.encode()).hexdigest()[:16]
         if (digest, now.date()) in self._full:
             return
         try:
@@ -347,12 +407,11 @@ def _too_large() -> Refused:
     return Refused(413, f"the body may have {BODY_BYTES_MAX} bytes")
 
 
-async def _respond(send: Send, status: int, body: bytes, extra: tuple[tuple[bytes, bytes], ...] = ()) -> None:
+async def _respond(send: Send, response: Response) -> None:
     headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"access-control-allow-origin", b"*"),
-        *extra,
+        *HEADERS,
+        (b"content-length", str(len(response.body)).encode()),
+        *response.extra,
     ]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    await send({"type": "http.response.body", "body": response.body, "more_body": False})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -21,16 +21,27 @@ class Interrupted(Exception):
 
 
 class Reply:
-    """The answer to one request, complete when each of its events is durable."""
+    """The answer to one request, complete when each of its events is durable.
 
-    __slots__ = ("_decisions", "_outstanding", "accepted", "done", "duplicates")
+    `told` is called then, with the fault if there was one; where it is not given, `done` can be
+    awaited instead.
+    """
 
-    def __init__(self, events: int) -> None:
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    __slots__ = ("_decisions", "_done", "_ended", "_outstanding", "_told", "accepted", "duplicates")
+
+    def __init__(self, events: int, told: Callable[[Reply, Exception | None], None] | None = None) -> None:
+        self._told = told
+        self._done = asyncio.get_running_loop().create_future() if told is None else None
+        self._ended = False
         self.accepted = 0
         self.duplicates = 0
         self._outstanding = events
         self._decisions: dict[int, Sequence[Decision]] = {}
+
+    @property
+    def done(self) -> asyncio.Future[None]:
+        assert self._done is not None
+        return self._done
 
     @property
     def decisions(self) -> list[Decision]:
@@ -45,12 +56,23 @@ class Reply:
         if decisions:
             self._decisions[position] = decisions
         self._outstanding -= 1
-        if self._outstanding == 0 and not self.done.done():
-            self.done.set_result(None)
+        if self._outstanding == 0:
+            self._end(None)
 
     def fail(self, fault: Exception) -> None:
-        if not self.done.done():
-            self.done.set_exception(fault)
+        self._end(fault)
+
+    def _end(self, fault: Exception | None) -> None:
+        if self._ended:
+            return
+        self._ended = True
+        if self._told is not None:
+            self._told(self, fault)
+        elif self._done is not None and not self._done.done():
+            if fault is None:
+                self._done.set_result(None)
+            else:
+                self._done.set_exception(fault)
 
 
 class Pending(msgspec.Struct, kw_only=True):

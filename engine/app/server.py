@@ -6,7 +6,6 @@ exits at once.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import socket
@@ -17,32 +16,14 @@ from collections.abc import Callable
 from types import FrameType
 
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from engine.app.engine import Engine
+from engine.app.protocol import protocol_of
 from engine.app.web import application
 
 SHUTDOWN_SECONDS = 25
 REQUEST_SECONDS = 20.0
 BACKLOG = 2048
-
-
-class Protocol(HttpToolsProtocol):
-    """A connection that remembers since when it owes us the rest of a request."""
-
-    owing_since: float | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self.owing_since = time.monotonic()
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self.owing_since = time.monotonic()
-
-    def on_message_complete(self) -> None:
-        self.owing_since = None
-        super().on_message_complete()
 
 
 class Server(uvicorn.Server):
@@ -97,7 +78,7 @@ def run(engine: Engine, listener: socket.socket, on_ready: Callable[[], object])
     config = uvicorn.Config(
         application(engine),
         loop="uvloop" if sys.platform != "win32" else "asyncio",
-        http=Protocol,
+        http=protocol_of(lambda: engine.ingest),
         ws="none",
         lifespan="on",
         access_log=False,

@@ -83,6 +83,7 @@ class Lane:
         take_sends: Callable[[Sequence[Send], float], None],
     ) -> None:
         self._store = store
+        self._session = store.kept()
         self._cache = cache
         self._ruling = ruling
         self._clock = clock
@@ -118,6 +119,7 @@ class Lane:
         while True:
             if not self:
                 if self._closing:
+                    await self._session.close()
                     return
                 self._arrived.clear()
                 await self._arrived.wait()
@@ -137,14 +139,14 @@ class Lane:
         starved, others = self._starved(batch)
         if starved and others:
             return [*await self._survive(starved), *await self._survive(others)]
-        connection = self._store.session
+        connection: AbstractAsyncContextManager[Session] = self._session
         if starved:
             metrics.STARVED.inc()
-            connection = self._store.exclusive
+            connection = self._store.exclusive()
             for pending in starved:
                 self._forget(pending)
         try:
-            return await self._tick(batch, connection())
+            return await self._tick(batch, connection)
         except Conflict:
             # Two engines met; whoever tries again a little later finds the way free.
             metrics.CONFLICTS.inc()

@@ -197,6 +197,36 @@ class _faults:  # noqa: N801 - reads as a statement
             raise Unavailable(type(fault).__name__) from fault
 
 
+class Kept:
+    """A connection that stays with its owner from one `async with` to the next, which spares the
+    pool's turns. One that fails is given up, and the next one is new."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+        self._connection: Any = None
+        self._session: Session | None = None
+
+    async def __aenter__(self) -> Session:
+        if self._session is None or self._connection.is_closed():
+            await self.close()
+            with _faults():
+                self._connection = await self._pool.acquire(timeout=COMMAND_TIMEOUT_SECONDS)
+            self._session = Session(self._connection)
+        return self._session
+
+    async def __aexit__(self, kind: type[BaseException] | None, fault: BaseException | None, _: Any) -> None:
+        if isinstance(fault, Unavailable):
+            await self._pool.expire_connections()
+        if fault is not None and not isinstance(fault, Conflict):
+            await self.close()
+
+    async def close(self) -> None:
+        """Gives the connection back."""
+        connection, self._connection, self._session = self._connection, None, None
+        if connection is not None:
+            await self._pool.release(connection)
+
+
 class Store:
     """A pool of connections. Stale ones are thrown away by the pool when they fail."""
 
@@ -216,6 +246,10 @@ class Store:
         except Unavailable:
             await self._pool.expire_connections()
             raise
+
+    def kept(self) -> Kept:
+        """A session for somebody who needs one all the time."""
+        return Kept(self._pool)
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
