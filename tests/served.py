@@ -22,7 +22,7 @@ import httpx
 
 from engine.app.demo.fcm_stand_in import StandIn, stand_in
 from tests import lanes
-from tests.conftest import TEMPLATE, execute, named
+from tests.conftest import TEMPLATE, drop, execute, named
 
 WRITE_KEY, SERVER_KEY, ADMIN_TOKEN = "WK123", "server-key-456", "admin-token-789"
 READY_SECONDS = 60.0
@@ -196,14 +196,7 @@ def database(postgres: str, name: str, *, empty: bool = False) -> Iterator[str]:
     try:
         yield named(postgres, name)
     finally:
-
-        def drop() -> bool:
-            with suppress(asyncpg.InsufficientPrivilegeError):  # autovacuum is in there: it is nobody's
-                asyncio.run(execute(postgres, f"DROP DATABASE {name} WITH (FORCE)"))
-                return True
-            return False
-
-        until(drop, 60.0, f"{name} is dropped")
+        asyncio.run(drop(postgres, name))
 
 
 def embedded_dsn(data: Path) -> str:

@@ -17,7 +17,7 @@ from engine.adapters.postgres.migrations import (
     shipped,
 )
 from engine.adapters.postgres.partitions import drop_old_partitions, make_partitions, month_after
-from tests.conftest import execute, named
+from tests.conftest import drop, execute, named
 from tests.lanes import fetch
 
 NAME = "test_empty"
@@ -29,7 +29,7 @@ INSERT = """INSERT INTO events
 async def empty_dsn(postgres: str) -> AsyncIterator[str]:
     await execute(postgres, f"CREATE DATABASE {NAME}")
     yield named(postgres, NAME)
-    await execute(postgres, f"DROP DATABASE {NAME} WITH (FORCE)")
+    await drop(postgres, NAME)
 
 
 async def test_an_empty_database_gets_everything_once(empty_dsn: str) -> None:

@@ -54,12 +54,16 @@ _ACCEPTED = metrics.EVENTS.labels("accepted")
 _DUPLICATE = metrics.EVENTS.labels("duplicate")
 _REJECTED = metrics.EVENTS.labels("rejected")
 _MISSING_IDENTITY = "none of the event's ids is of a namespace of this workspace"
-HEADERS = ((b"content-type", b"application/json"), (b"access-control-allow-origin", b"*"))
+HEADERS = (
+    (b"content-type", b"application/json"),
+    (b"access-control-allow-origin", b"*"),
+    (b"access-control-expose-headers", b"retry-after"),
+)
 """Of every answer: any page that has the write key may send."""
 _METHODS = (
     (b"allow", b"POST, OPTIONS"),
     (b"access-control-allow-methods", b"POST, OPTIONS"),
-    (b"access-control-allow-headers", b"authorization, content-type, content-encoding"),
+    (b"access-control-allow-headers", b"authorization, content-type, content-encoding, x-viewfinder-user"),
     (b"access-control-max-age", b"86400"),
 )
 _encode = msgspec.json.Encoder().encode

@@ -64,6 +64,7 @@ def schedule(store: Store, retention: Mapping[str, timedelta]) -> AsyncIOSchedul
         jitter=600,
         coalesce=True,
         max_instances=1,
+        misfire_grace_time=None,  # late is better than in an hour
         next_run_time=datetime.now(UTC),
     )
     scheduler.start()
