@@ -17,7 +17,7 @@ async def test_rows_are_found_by_key_also_while_the_tables_are_empty(postgres_ds
     store = await connect(postgres_dsn)
     try:
         async with store.pool.acquire() as connection:
-            plan = await explained(connection, QUERIES[name])
+            plan = await explained(connection, name)
     finally:
         await store.pool.close()
     assert re.search(r"Index (Only )?Scan|Bitmap Index Scan", plan)
@@ -25,9 +25,11 @@ async def test_rows_are_found_by_key_also_while_the_tables_are_empty(postgres_ds
     assert not re.search(r"Hash (Left |Anti )?Join[^\n]*\n[^\n]*\n[^\n]*Index Scan", plan)
 
 
-async def explained(connection: asyncpg.Connection, statement: str) -> str:
+async def explained(connection: asyncpg.Connection, name: str) -> str:
+    statement = QUERIES[name]
     numbers = {int(number) for number in re.findall(r"\$(\d+)", statement)}
     await connection.execute(f"PREPARE planned AS {statement.rstrip(';')}")
-    empty = ", ".join("'{}'" for _ in numbers)
+    # Arrays, and for the commit's sixth to eighth JSON.
+    empty = ", ".join("'[]'" if name == "commit" and n in (6, 7, 8) else "'{}'" for n in sorted(numbers))
     rows = await connection.fetch(f"EXPLAIN EXECUTE planned ({empty})")
     return "\n".join(row[0] for row in rows)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 
-from engine.adapters.postgres.store import Commit, Conflict, Store, connect
+from engine.adapters.postgres.store import Commit, Conflict, EventRow, Store, connect
 from engine.domain.people.profiles import bucket_of
 from tests.lanes import NOW, fetch
 
@@ -26,9 +27,22 @@ def profile_row(unit: int, profile_id: str, expected: int) -> tuple[int, int, st
     return (unit, bucket_of(profile_id), profile_id, expected, b"document %d" % expected)
 
 
-def event_row(unit: int, profile_id: str, seq: int, message: str) -> tuple[object, ...]:
-    bucket = bucket_of(profile_id)
-    return (unit, bucket, profile_id, seq, NOW, NOW, "client", message, "track", "Open", "{}", "{}", False)
+def event_row(unit: int, profile_id: str, seq: int, message: str) -> EventRow:
+    return EventRow(
+        unit=unit,
+        bucket=bucket_of(profile_id),
+        profile_id=profile_id,
+        seq=seq,
+        received_at=NOW,
+        occurred_at=NOW,
+        sender="client",
+        message_id=message,
+        kind="track",
+        name="Open",
+        body=msgspec.Raw(b"{}"),
+        facts=msgspec.Raw(b"{}"),
+        located=False,
+    )
 
 
 async def commit(store: Store, **rows: object) -> tuple[set[int], list[tuple[str, int]]]:

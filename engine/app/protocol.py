@@ -138,7 +138,7 @@ class Protocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Ends after what is under way."""
-        if self._answering is not None:
+        if self._answering is not None or self._reading is not None:
             self._is_ending = True
         else:
             super().shutdown()

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from engine.adapters.postgres.outbox import Push, Send
-from engine.adapters.postgres.store import Commit
+from engine.adapters.postgres.store import Commit, DecisionRow, EventRow, SendRow
 from engine.app.rendering import render_push
 from engine.app.replies import Pending
 from engine.domain import decide
@@ -76,8 +76,8 @@ class Unit:
         self._owners: dict[IdentityKey, str] = {}
         self._links: dict[IdentityKey, str] = {}
         self._seen: dict[tuple[str, str, str], Pending] = {}
-        self._event_rows: list[tuple[Any, ...]] = []
-        self._decision_rows: list[tuple[Any, ...]] = []
+        self._event_rows: list[EventRow] = []
+        self._decision_rows: list[DecisionRow] = []
         self._probes: list[tuple[int, str, str, str]] = []
         self._timers: list[tuple[int, str, str]] = []
         self._secret = secret
@@ -211,19 +211,19 @@ class Unit:
         bucket = bucket_of(profile.id)
         facts = _facts(base, scores, seen, pending, turn)
         self._event_rows.append(
-            (
-                bucket,
-                profile.id,
-                profile.seq,
-                event.received_at,
-                event.timestamp,
-                event.sender.value,
-                event.message_id,
-                event.kind.value,
-                event.name,
-                _json(event).decode(),
-                _json(facts).decode(),
-                event.location is not None or "newest" in facts,
+            EventRow(
+                bucket=bucket,
+                profile_id=profile.id,
+                seq=profile.seq,
+                received_at=event.received_at,
+                occurred_at=event.timestamp,
+                sender=event.sender.value,
+                message_id=event.message_id,
+                kind=event.kind.value,
+                name=event.name,
+                body=msgspec.Raw(_json(event)),
+                facts=msgspec.Raw(_json(facts)),
+                located=event.location is not None or "newest" in facts,
             )
         )
         messages: dict[str, Message] = {}
@@ -237,17 +237,17 @@ class Unit:
         for d in pending.decisions:
             if turn.is_kept(d):
                 self._decision_rows.append(
-                    (
-                        bucket,
-                        d.id,
-                        d.decided_at,
-                        profile.id,
-                        profile.seq,
-                        d.outcome.value,
-                        d.rule,
-                        d.offer,
-                        d.reason.value if d.reason else None,
-                        _json(d).decode(),
+                    DecisionRow(
+                        bucket=bucket,
+                        id=d.id,
+                        decided_at=d.decided_at,
+                        profile_id=profile.id,
+                        seq=profile.seq,
+                        outcome=d.outcome.value,
+                        rule=d.rule,
+                        offer=d.offer,
+                        reason=d.reason.value if d.reason else None,
+                        document=msgspec.Raw(_json(d)),
                     )
                 )
         if pending.timer is not None:
@@ -264,11 +264,15 @@ class Unit:
             commit.links.append(
                 (number, identity_bucket(key), key[0], key[1], profile_id, self._hints.get(key))
             )
-        commit.events.extend((number, *row) for row in self._event_rows)
+        sends = [_outbox_row(send) for send in self.sends]
+        rows: list[EventRow | DecisionRow | SendRow] = [*self._event_rows, *self._decision_rows, *sends]
+        for row in rows:
+            row.unit = number
+        commit.events.extend(self._event_rows)
+        commit.decisions.extend(self._decision_rows)
+        commit.sends.extend(sends)
         commit.probes.extend((number, *row) for row in self._probes)
-        commit.decisions.extend((number, *row) for row in self._decision_rows)
         commit.timers_done.extend((number, *row) for row in self._timers)
-        commit.sends.extend((number, *_outbox_row(send)) for send in self.sends)
 
     def committed(self) -> Iterable[tuple[Profile, bytes]]:
         """The documents as they now stand in the database."""
@@ -328,14 +332,14 @@ def _send(sending: Sending, message: Message, profile: Profile, turn: Turn) -> S
     )
 
 
-def _outbox_row(send: Send) -> tuple[Any, ...]:
-    return (
-        send.bucket,
-        send.id,
-        send.profile_id,
-        send.provider,
-        send.purpose,
-        _json(send.payload).decode(),
-        send.expires_at,
-        send.lease or None,
+def _outbox_row(send: Send) -> SendRow:
+    return SendRow(
+        bucket=send.bucket,
+        id=send.id,
+        profile_id=send.profile_id,
+        provider=send.provider,
+        purpose=send.purpose,
+        payload=msgspec.Raw(_json(send.payload)),
+        expires_at=send.expires_at,
+        lease=send.lease or None,
     )

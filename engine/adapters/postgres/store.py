@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
 from importlib import resources
 from typing import Any
@@ -52,15 +52,72 @@ def named_queries(text: str) -> dict[str, str]:
 QUERIES = named_queries(resources.files(__package__).joinpath("queries.sql").read_text("utf-8"))
 
 
+class EventRow(msgspec.Struct, kw_only=True):
+    """A row of `events`, and of `seen`. `unit` is set when the tick's units are numbered."""
+
+    unit: int = 0
+    bucket: int
+    profile_id: str
+    seq: int
+    received_at: datetime
+    occurred_at: datetime
+    sender: str
+    message_id: str
+    kind: str
+    name: str
+    body: msgspec.Raw
+    facts: msgspec.Raw
+    located: bool
+
+    def __repr__(self) -> str:
+        return f"EventRow({self.profile_id}, {self.seq})"
+
+
+class DecisionRow(msgspec.Struct, kw_only=True):
+    """A row of `decisions`."""
+
+    unit: int = 0
+    bucket: int
+    id: str
+    decided_at: datetime
+    profile_id: str
+    seq: int
+    outcome: str
+    rule: str | None
+    offer: str | None
+    reason: str | None
+    document: msgspec.Raw
+
+    def __repr__(self) -> str:
+        return f"DecisionRow({self.id})"
+
+
+class SendRow(msgspec.Struct, kw_only=True):
+    """A row of `outbox`; `lease` is that of the committing engine, None for nobody's."""
+
+    unit: int = 0
+    bucket: int
+    id: str
+    profile_id: str
+    provider: str
+    purpose: str
+    payload: msgspec.Raw
+    expires_at: datetime
+    lease: str | None
+
+    def __repr__(self) -> str:
+        return f"SendRow({self.id})"
+
+
 class Commit(msgspec.Struct, kw_only=True):
-    """The rows of one tick; each tuple in the order of the statement's columns. `unit` leads each:
-    rows of one unit are written together or not at all."""
+    """The rows of one tick; each tuple in the order of the statement's columns. Rows of one `unit`,
+    which leads each, are written together or not at all."""
 
     profiles: list[tuple[int, int, str, int, bytes]] = msgspec.field(default_factory=list)
-    events: list[tuple[Any, ...]] = msgspec.field(default_factory=list)
+    events: list[EventRow] = msgspec.field(default_factory=list)
+    decisions: list[DecisionRow] = msgspec.field(default_factory=list)
+    sends: list[SendRow] = msgspec.field(default_factory=list)
     links: list[tuple[int, int, str, str, str, str | None]] = msgspec.field(default_factory=list)
-    decisions: list[tuple[Any, ...]] = msgspec.field(default_factory=list)
-    sends: list[tuple[Any, ...]] = msgspec.field(default_factory=list)
     timers_done: list[tuple[int, int, str, str]] = msgspec.field(default_factory=list)
     probes: list[tuple[int, int, str, str, str]] = msgspec.field(default_factory=list)
     """Further profiles (unit, bucket, profile, sender, message) that may know an event's message."""
@@ -97,7 +154,7 @@ class DueTimer(msgspec.Struct, frozen=True):
         return f"DueTimer({self.id!r})"
 
 
-_WIDTHS = (5, 13, 6, 11, 9, 4, 5)
+_json = msgspec.json.Encoder().encode
 
 
 def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> Iterable[Sequence[Any]]:
@@ -135,19 +192,14 @@ class Session:
             Conflict: nothing was written; decide everything again.
             Unavailable: the connection was lost; what was written is not known.
         """
-        parts: tuple[Sequence[tuple[Any, ...]], ...] = (
-            commit.profiles,
-            commit.events,
-            commit.links,
-            commit.decisions,
-            commit.sends,
-            commit.timers_done,
-            commit.probes,
+        rows = await self._fetch(
+            QUERIES["commit"],
+            *_columns(commit.profiles, 5),
+            *(_json(rows).decode() for rows in (commit.events, commit.decisions, commit.sends)),
+            *_columns(commit.links, 6),
+            *_columns(commit.timers_done, 4),
+            *_columns(commit.probes, 5),
         )
-        arguments = [
-            column for rows, width in zip(parts, _WIDTHS, strict=True) for column in _columns(rows, width)
-        ]
-        rows = await self._fetch(QUERIES["commit"], *arguments)
         return Lost(
             frozenset(row[0] for row in rows),
             tuple(Hit(row[0], str(row[1]), row[2], row[3], row[4]) for row in rows if row[1] is not None),
@@ -207,12 +259,18 @@ class Kept:
         self._session: Session | None = None
 
     async def __aenter__(self) -> Session:
-        if self._session is None or self._connection.is_closed():
+        if self._session is None or self._is_lost():
             await self.close()
             with _faults():
                 self._connection = await self._pool.acquire(timeout=COMMAND_TIMEOUT_SECONDS)
             self._session = Session(self._connection)
         return self._session
+
+    def _is_lost(self) -> bool:
+        try:
+            return bool(self._connection.is_closed())
+        except asyncpg.InterfaceError:  # the pool took it back when the server cut it
+            return True
 
     async def __aexit__(self, kind: type[BaseException] | None, fault: BaseException | None, _: Any) -> None:
         if isinstance(fault, Unavailable):
@@ -224,7 +282,8 @@ class Kept:
         """Gives the connection back."""
         connection, self._connection, self._session = self._connection, None, None
         if connection is not None:
-            await self._pool.release(connection)
+            with suppress(asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+                await self._pool.release(connection, timeout=COMMAND_TIMEOUT_SECONDS)
 
 
 class Store:
