@@ -211,3 +211,24 @@ def test_reachable_asks_every_folder_above(folder: Path) -> None:
     (folder / "a").chmod(0o700)
     assert not reachable(inside, stranger)
     assert reachable(inside, None)
+
+
+def test_a_number_that_is_another_process_s_by_now_is_no_server(folder: Path) -> None:
+    """In a container, where numbers repeat: the files of a killed server name a process that lives."""
+    server = embedded.start(folder, durable=False)
+    ask(server.dsn, "CREATE TABLE kept AS SELECT 7 AS n")
+    left = {
+        file: file.read_bytes()
+        for file in (
+            folder / "postgres" / "cluster" / "postmaster.pid",
+            folder / "postgres" / ".s.PGSQL.5432.lock",
+        )
+    }
+    server.stop()
+    for file, content in left.items():
+        file.write_bytes(b"%d\n" % os.getpid() + content.split(b"\n", 1)[1])
+    again = embedded.start(folder, durable=False)
+    try:
+        assert ask(again.dsn, "SELECT n FROM kept") == 7
+    finally:
+        again.stop()

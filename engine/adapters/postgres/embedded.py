@@ -141,19 +141,22 @@ class Server:
                     return None
                 time.sleep(0.02)  # it is on its way up or down
             if not _is_served(cluster):
-                # Left behind by a crash; its number may be another process's by now.
-                (cluster / "postmaster.pid").unlink(missing_ok=True)
+                # Left behind by a crash; the number in them may be another process's by now.
+                for lock in (cluster / "postmaster.pid", self._sockets / f"{SOCKET_NAME}.lock"):
+                    lock.unlink(missing_ok=True)
             binaries = find_binaries(cluster_major(cluster), self._account, self._elsewhere)
             if not cluster.exists():
                 create_cluster(self._own, binaries, self._account, durable=self._durable)
+            deadline = time.monotonic() + START_SECONDS
             while True:
                 process = self._launch(binaries)
                 if self._comes_up(process):
                     self._link()
                     return process
                 said = _end_of(self._folder / "postgres.log")
-                # What a killed server's children still hold is free again in a moment.
-                if "still in use" not in said or time.monotonic() > deadline:
+                # What a killed server or its children still hold is free again in a moment.
+                is_held = "still in use" in said or "already exists" in said
+                if not is_held or time.monotonic() > deadline:
                     raise ServerDidNotStartError(
                         f"PostgreSQL did not start on {self._own} (exit code {process.returncode}). "
                         f"It said:\n{said}"
@@ -282,10 +285,8 @@ def _is_served(cluster: Path) -> bool:
         return False
     try:
         return os.path.samefile(f"/proc/{pid}/cwd", cluster)
-    except FileNotFoundError:
-        return not os.path.isdir("/proc/self")  # another system, which cannot tell
-    except PermissionError:
-        return True
+    except OSError:
+        return True  # it is just ending, or this system cannot tell
 
 
 def _answers(own: Path, sockets: Path) -> bool:
