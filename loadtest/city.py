@@ -11,7 +11,7 @@ from typing import Final
 import msgspec
 
 from engine.adapters.onnx_models import load_model
-from engine.app.tick import Ruling
+from engine.app.ruling import Ruling
 from engine.domain import decide
 from engine.domain.people.events import Device, Event, Kind, Location
 from engine.domain.people.profiles import Profile, new_profile

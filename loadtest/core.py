@@ -14,7 +14,7 @@ import numpy as np
 import shapely
 from rich.table import Table
 
-from engine.app.tick import Ruling
+from engine.app.ruling import Ruling
 from engine.domain import decide
 from engine.domain.offers.propensity import features
 from engine.domain.people.events import Event

@@ -15,7 +15,8 @@ import msgspec
 from engine.adapters.postgres.store import Store, connect
 from engine.app.cache import ProfileCache
 from engine.app.replies import Pending, Reply
-from engine.app.tick import Lane, Ruling
+from engine.app.ruling import Ruling
+from engine.app.tick import Lane
 from engine.domain.offers.rules import RuleSet
 from engine.domain.people import identity
 from engine.domain.people.events import Device, Event, Kind, Location

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.app.ingest import Keys
+from engine.app.keys import Keys
 from engine.app.settings import (
     SETTINGS,
     Settings,

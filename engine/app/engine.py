@@ -18,11 +18,13 @@ from engine.adapters.postgres.store import Store, StoreError, connect
 from engine.app import jobs
 from engine.app.cache import ProfileCache
 from engine.app.clock import Clock, ReplayClock, system_clock
-from engine.app.ingest import Ingest, Keys
+from engine.app.ingest import Ingest
+from engine.app.keys import Keys
 from engine.app.rulesets import Checked
+from engine.app.ruling import Ruling
 from engine.app.sender import Sender
 from engine.app.settings import Settings
-from engine.app.tick import Lane, Ruling
+from engine.app.tick import Lane
 from engine.app.timers import Timers
 from engine.domain.people.consent import permits
 

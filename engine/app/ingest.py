@@ -7,8 +7,6 @@ times as much.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from hashlib import sha256
@@ -23,8 +21,11 @@ from litestar.types import HTTPScope, Receive, Scope, Send
 from engine.adapters.postgres.store import Store, StoreError
 from engine.app import metrics
 from engine.app.clock import Clock
+from engine.app.keys import Keys, key_in
 from engine.app.replies import Interrupted, Overloaded, Pending, Reply
-from engine.app.tick import Lane, Ruling
+from engine.app.responses import HEADERS, Refused, Response
+from engine.app.ruling import Ruling
+from engine.app.tick import Lane
 from engine.domain.offers.decisions import full_form, public_form
 from engine.domain.offers.rules import Namespace
 from engine.domain.people import identity
@@ -54,12 +55,6 @@ _ACCEPTED = metrics.EVENTS.labels("accepted")
 _DUPLICATE = metrics.EVENTS.labels("duplicate")
 _REJECTED = metrics.EVENTS.labels("rejected")
 _MISSING_IDENTITY = "none of the event's ids is of a namespace of this workspace"
-HEADERS = (
-    (b"content-type", b"application/json"),
-    (b"access-control-allow-origin", b"*"),
-    (b"access-control-expose-headers", b"retry-after"),
-)
-"""Of every answer: any page that has the write key may send."""
 _METHODS = (
     (b"allow", b"POST, OPTIONS"),
     (b"access-control-allow-methods", b"POST, OPTIONS"),
@@ -68,26 +63,10 @@ _METHODS = (
 )
 _encode = msgspec.json.Encoder().encode
 
-CODES = {
-    400: "unreadable",
-    401: "unknown_key",
-    413: "too_large",
-    500: "undecided",
-    503: "unavailable",
-}
-
 
 Headers = Mapping[bytes, bytes]
 Named = tuple[Event, tuple[IdentityKey, ...]]
 """An event, and the ids that it is about, strongest first."""
-
-
-class Response(msgspec.Struct, frozen=True):
-    """What goes back: a status, a JSON body, and headers beside those that every answer has."""
-
-    status: int
-    body: bytes
-    extra: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -102,52 +81,6 @@ class Request(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Request({len(self.named)} events, {len(self.rejected)} rejected)"
-
-
-class Refused(Exception):
-    """The whole request is refused, with an HTTP status and its code."""
-
-    def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
-        self.retry_after = retry_after
-
-    @property
-    def response(self) -> Response:
-        extra: tuple[tuple[bytes, bytes], ...] = ()
-        if self.retry_after is not None:
-            extra = ((b"retry-after", str(self.retry_after).encode()),)
-        elif self.status == 413:
-            extra = ((b"connection", b"close"),)  # what is left of the body is not waited for
-        # SDKs look for a `code`: without one they take even a 401 for a passing fault.
-        fault = {"success": False, "code": CODES[self.status], "message": self.message}
-        return Response(self.status, _encode(fault), extra)
-
-
-class Keys(msgspec.Struct, frozen=True):
-    """Who may send: write keys stand in apps, server keys on the business's servers."""
-
-    write: frozenset[str]
-    server: frozenset[str]
-
-    def __repr__(self) -> str:
-        return "Keys(…)"
-
-    def knows(self, key: str) -> bool:
-        return key in self.write or key in self.server
-
-    def trust(self, key: str | None) -> bool:
-        """Whether the key is a server's.
-
-        Raises:
-            Refused: 401, nobody knows the key.
-        """
-        if key in self.server:
-            return True
-        if key in self.write:
-            return False
-        raise Refused(401, "unknown write key: send it by Basic auth, Bearer, or writeKey in the body")
 
 
 class Ingest:
@@ -234,7 +167,7 @@ class Ingest:
         try:
             encoding = headers.get(b"content-encoding", b"").decode("latin-1") or None
             body = decode_body(body, encoding, BODY_BYTES_MAX)
-            key = _key_in(headers) or write_key_in(body)
+            key = key_in(headers) or write_key_in(body)
             trusted = self._keys.trust(key)
             workspace = self._ruling().rules.workspace
             received = read(
@@ -370,19 +303,6 @@ def _later(event: Event, newest: tuple[datetime, Location] | None) -> Location |
     if newest is None or event.location is None or newest[1] is event.location:
         return None
     return newest[1]
-
-
-def _key_in(headers: Mapping[bytes, bytes]) -> str | None:
-    """The key that the Authorization header carries: the user of Basic, or a Bearer token."""
-    scheme, _, credentials = headers.get(b"authorization", b"").partition(b" ")
-    if scheme.lower() == b"bearer":
-        return credentials.strip().decode("latin-1")
-    if scheme.lower() == b"basic":
-        try:
-            return base64.b64decode(credentials, validate=True).partition(b":")[0].decode("latin-1")
-        except binascii.Error as fault:
-            raise Refused(401, "the Authorization header is not Basic auth") from fault
-    return None
 
 
 async def _body(receive: Receive, headers: Mapping[bytes, bytes]) -> bytes:

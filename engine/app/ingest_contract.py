@@ -20,7 +20,8 @@ from litestar.openapi.spec import (
     Schema,
 )
 
-from engine.app.ingest import CALLS, CODES
+from engine.app.ingest import CALLS
+from engine.app.responses import CODES
 from engine.formats.segment import BATCH_CALLS
 
 _STATUSES: Final = {

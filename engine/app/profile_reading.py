@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from engine.app.engine import Engine
-from engine.app.tick import Ruling
+from engine.app.ruling import Ruling
 from engine.domain.offers import caps
 from engine.domain.offers.decisions import bucket_of_decision
 from engine.domain.offers.propensity import features

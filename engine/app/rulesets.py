@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from engine.adapters.onnx_models import Model, ModelError, load_model
-from engine.app.tick import Ruling
+from engine.app.ruling import Ruling
 from engine.formats.problems import Problem, in_order
 from engine.formats.workspace import MODELS_PREFIX, load, read_folder
 

@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
-from typing import Protocol
 from uuid import uuid4
 
 import msgspec
@@ -28,12 +27,11 @@ from engine.app import metrics
 from engine.app.cache import ProfileCache
 from engine.app.clock import Clock
 from engine.app.replies import Interrupted, Overloaded, Pending
-from engine.app.unit import Asked, Turn, Unit
+from engine.app.ruling import Ruling, scores_of
+from engine.app.unit import Asked, Turn, Unit, components
 from engine.domain import decide
 from engine.domain.decide import Observation, Verdict
 from engine.domain.offers.decisions import Decision, is_worth_telling
-from engine.domain.offers.propensity import features
-from engine.domain.offers.rules import RuleSet
 from engine.domain.people import identity
 from engine.domain.people.profiles import PROFILE_NAMESPACE, IdentityKey, Profile, new_profile
 
@@ -53,19 +51,6 @@ SAMPLED_SHARE = 0.01
 log = structlog.get_logger()
 
 _decision_decoder = msgspec.json.Decoder(Decision)
-
-
-class Predictor(Protocol):
-    """A loaded model: probabilities for rows of inputs, None for a row that failed."""
-
-    def predict(self, rows: Sequence[Sequence[float]]) -> list[float | None]: ...
-
-
-class Ruling(msgspec.Struct, frozen=True):
-    """What one tick decides by: a revision, and its models ready to run."""
-
-    rules: RuleSet
-    models: Mapping[str, Predictor]
 
 
 class Lane:
@@ -182,7 +167,7 @@ class Lane:
         }
         starved: list[Pending] = []
         others: list[Pending] = []
-        for component in _components(asked, hints):
+        for component in components(asked, hints):
             owners = {hints[key] for one in component for key in one.lookups if key in hints}
             if lost := any(one.pending.losses >= STARVED_AFTER for one in component):
                 self._contended |= dict.fromkeys(owners, now + CONTENDED_SECONDS)
@@ -264,7 +249,7 @@ class Lane:
             for generation in range(p.losses)
         ]
         profiles = await self._profiles(hints, unknown, taken, session)
-        return [Unit(events, profiles, hints, self._secret) for events in _components(asked, hints)]
+        return [Unit(events, profiles, hints, self._secret) for events in components(asked, hints)]
 
     async def _profiles(
         self,
@@ -304,7 +289,7 @@ class Lane:
                 if seen is not None:
                     verdict = decide.judge(turn.rules, seen, turn.now, asked.pending.newest)
                     steps.append((unit, asked.pending, seen, verdict))
-            scored = _score(steps, ruling)
+            scored = scores_of(ruling, [verdict for _, _, _, verdict in steps])
             for number, (unit, pending, seen, verdict) in enumerate(steps):
                 scores = scored.get(number, {})
                 if verdict.needed:
@@ -394,54 +379,6 @@ class Lane:
         for pending, event in zip(repeats, wanted, strict=True):
             decisions = [_decision_decoder.decode(d) for d in stored.get(event, ())]
             pending.reply.settle(pending.position, decisions, duplicate=not pending.unsure)
-
-
-def _components(asked: Sequence[Asked], hints: Mapping[IdentityKey, str]) -> list[list[Asked]]:
-    """Events by connected component of everything that they name; order of arrival is kept."""
-    parent: dict[object, object] = {}
-
-    def root(node: object) -> object:
-        above = parent.setdefault(node, node)
-        while above != parent[above]:
-            above = parent[above]
-        parent[node] = above
-        return above
-
-    for one in asked:
-        first = root(hints.get(one.lookups[0], one.lookups[0]))
-        for key in one.lookups:
-            parent[root(key)] = first
-            first = root(first)
-            if (owner := hints.get(key)) is not None:
-                parent[root(owner)] = first
-                first = root(first)
-    groups: dict[object, list[Asked]] = {}
-    for one in asked:
-        groups.setdefault(root(one.lookups[0]), []).append(one)
-    return list(groups.values())
-
-
-def _score(
-    steps: Sequence[tuple[Unit, Pending, Observation, Verdict]], ruling: Ruling
-) -> dict[int, dict[str, float | None]]:
-    """One run per model over all events of the round that need it; scores by step and model."""
-    wanted: dict[str, list[int]] = {}
-    for number, (_, _, _, verdict) in enumerate(steps):
-        for name in verdict.needed:
-            wanted.setdefault(name, []).append(number)
-    scores: dict[int, dict[str, float | None]] = {}
-    for name, numbers in wanted.items():
-        card = ruling.rules.models[name]
-        rows = []
-        for number in numbers:
-            scope = steps[number][3].scope
-            assert scope is not None
-            rows.append(features(card, scope))
-        for number, score in zip(numbers, ruling.models[name].predict(rows), strict=True):
-            scores.setdefault(number, {})[name] = score
-            if score is None:
-                metrics.MODEL_FAILED.labels(name).inc()
-    return scores
 
 
 def _is_kept(decision: Decision) -> bool:

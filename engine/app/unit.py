@@ -53,6 +53,31 @@ class Asked(msgspec.Struct, frozen=True):
     lookups: tuple[IdentityKey, ...]
 
 
+def components(asked: Sequence[Asked], hints: Mapping[IdentityKey, str]) -> list[list[Asked]]:
+    """Events by connected component of everything that they name; order of arrival is kept."""
+    parent: dict[object, object] = {}
+
+    def root(node: object) -> object:
+        above = parent.setdefault(node, node)
+        while above != parent[above]:
+            above = parent[above]
+        parent[node] = above
+        return above
+
+    for one in asked:
+        first = root(hints.get(one.lookups[0], one.lookups[0]))
+        for key in one.lookups:
+            parent[root(key)] = first
+            first = root(first)
+            if (owner := hints.get(key)) is not None:
+                parent[root(owner)] = first
+                first = root(first)
+    groups: dict[object, list[Asked]] = {}
+    for one in asked:
+        groups.setdefault(root(one.lookups[0]), []).append(one)
+    return list(groups.values())
+
+
 class Unit:
     """Overlay of documents over what was loaded: the only place where a tick's state changes."""
 

@@ -1,0 +1,47 @@
+"""What engines decide by."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from engine.app import metrics
+from engine.domain.decide import Verdict
+from engine.domain.offers.propensity import features
+from engine.domain.offers.rules import RuleSet
+
+
+class Predictor(Protocol):
+    """A loaded model: probabilities for rows of inputs, None for a row that failed."""
+
+    def predict(self, rows: Sequence[Sequence[float]]) -> list[float | None]: ...
+
+
+class Ruling(msgspec.Struct, frozen=True):
+    """What one tick decides by: a revision, and its models ready to run."""
+
+    rules: RuleSet
+    models: Mapping[str, Predictor]
+
+
+def scores_of(ruling: Ruling, verdicts: Sequence[Verdict]) -> dict[int, dict[str, float | None]]:
+    """One run per model over all verdicts that need it: scores by a verdict's position and model."""
+    wanted: dict[str, list[int]] = {}
+    for number, verdict in enumerate(verdicts):
+        for name in verdict.needed:
+            wanted.setdefault(name, []).append(number)
+    scores: dict[int, dict[str, float | None]] = {}
+    for name, numbers in wanted.items():
+        card = ruling.rules.models[name]
+        rows = []
+        for number in numbers:
+            scope = verdicts[number].scope
+            assert scope is not None
+            rows.append(features(card, scope))
+        for number, score in zip(numbers, ruling.models[name].predict(rows), strict=True):
+            scores.setdefault(number, {})[name] = score
+            if score is None:
+                metrics.MODEL_FAILED.labels(name).inc()
+    return scores
