@@ -150,7 +150,7 @@ async def engine(
     finally:
         one.lane.close()
         await asyncio.wait_for(task, 30)
-        await store.pool.close()
+        await store.close()
 
 
 async def fetch(dsn: str, sql: str, *arguments: Any) -> list[asyncpg.Record]:

@@ -119,7 +119,7 @@ class Engine:
         self.lane.close()
         await self._lane_task
         await self.sender.stop()
-        await self.store.pool.close()
+        await self.store.close()
 
     async def not_ready(self) -> str | None:
         """Why no events can be taken now; None where they can."""

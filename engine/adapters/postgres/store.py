@@ -296,6 +296,13 @@ class Store:
     def pool(self) -> asyncpg.Pool:
         return self._pool
 
+    async def close(self) -> None:
+        """Ends all connections; those that the server has cut meanwhile are gone anyway."""
+        try:
+            await self._pool.close()
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            self._pool.terminate()
+
     @asynccontextmanager
     async def _trusted(self) -> AsyncIterator[None]:
         """One connection that fails puts all in doubt: each is made anew when it is next wanted."""
