@@ -19,7 +19,7 @@ async def test_rows_are_found_by_key_also_while_the_tables_are_empty(postgres_ds
         async with store.pool.acquire() as connection:
             plan = await explained(connection, name)
     finally:
-        await store.pool.close()
+        await store.close()
     assert re.search(r"Index (Only )?Scan|Bitmap Index Scan", plan)
     assert "Seq Scan" not in plan
     assert not re.search(r"Hash (Left |Anti )?Join[^\n]*\n[^\n]*\n[^\n]*Index Scan", plan)

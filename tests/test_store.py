@@ -20,7 +20,7 @@ OTHER = "02000000-0000-8000-8000-000000000000"
 async def store(postgres_dsn: str) -> AsyncIterator[Store]:
     store = await connect(postgres_dsn)
     yield store
-    await store.pool.close()
+    await store.close()
 
 
 def profile_row(unit: int, profile_id: str, expected: int) -> tuple[int, int, str, int, bytes]:
