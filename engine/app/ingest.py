@@ -126,9 +126,10 @@ class Ingest:
     async def answer(self, call: str, headers: Headers, body: bytes) -> Response:
         """From a body to its answer: read → queue → wait until it is durable."""
         try:
+            body, key, trusted = self._open(headers, body)
             if self._before is not None:
                 await self._before(body)
-            request = self._read(call, headers, body)
+            request = self._read(call, body, key, trusted)
             if request.rejected:
                 await self._keep(request)
             ended: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
@@ -141,35 +142,54 @@ class Ingest:
             return await ended
         except Refused as refusal:
             return refusal.response
+        except StoreError:
+            return Refused(503, "the database is away: nothing is confirmed, send it again", 2).response
+        except Exception:
+            log.exception("request_failed")
+            return Refused(500, "this request could not be decided; it was logged").response
 
     def begin(self, call: str, headers: Headers, body: bytes, answer: Callable[[Response], object]) -> None:
         """The same without a task of its own, where nothing but the commit has to be waited for."""
         try:
             if self._before is None:
-                request = self._read(call, headers, body)
+                request = self._read(call, *self._open(headers, body))
                 if not request.rejected:
                     self._submit(request, answer)
                     return
         except Refused as refusal:
             answer(refusal.response)
             return
+        except Exception:
+            log.exception("request_failed")
+            answer(Refused(500, "this request could not be decided; it was logged").response)
+            return
         task = asyncio.create_task(self.answer(call, headers, body))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda ended: ended.cancelled() or answer(ended.result()))
 
-    def _read(self, call: str, headers: Headers, body: bytes) -> Request:
-        """The events of a body, and on whose behalf they come.
+    def _open(self, headers: Headers, body: bytes) -> tuple[bytes, str, bool]:
+        """The body unzipped, its key, and whether that is a server's.
 
         Raises:
-            Refused: nothing of it can be taken.
+            Refused: it cannot be unzipped, or nobody knows the key.
         """
         try:
             encoding = headers.get(b"content-encoding", b"").decode("latin-1") or None
             body = decode_body(body, encoding, BODY_BYTES_MAX)
             key = key_in(headers) or write_key_in(body)
-            trusted = self._keys.trust(key)
-            workspace = self._ruling().rules.workspace
+        except Unreadable as fault:
+            raise Refused(fault.status, str(fault)) from fault
+        return body, key or "", self._keys.trust(key)
+
+    def _read(self, call: str, body: bytes, key: str, trusted: bool) -> Request:
+        """The events of a body.
+
+        Raises:
+            Refused: nothing of it can be taken.
+        """
+        workspace = self._ruling().rules.workspace
+        try:
             received = read(
                 body,
                 call=call,
@@ -182,7 +202,7 @@ class Ingest:
         except Unreadable as fault:
             raise Refused(fault.status, str(fault)) from fault
         named, rejected = _named(received, workspace.namespaces)
-        return Request(key or "", trusted, len(body), named, rejected)
+        return Request(key, trusted, len(body), named, rejected)
 
     def _submit(self, request: Request, answer: Callable[[Response], object]) -> None:
         """Hands the events to the lane, all or none; `answer` is called once they are durable."""
