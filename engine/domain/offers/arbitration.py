@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from engine.domain.offers.rules import Offer, Rule
 
 
@@ -21,8 +19,3 @@ def rank(rule: Rule, worth: float | None, geofence: str | None, offer: str) -> t
     """A sort key, best first. Offers without a value rank by priority below all that have one;
     the names make the order independent of the order of arrival."""
     return (worth is None, -(worth or 0.0), -rule.priority, rule.id, offer, geofence or "")
-
-
-def winner(ranks: Sequence[tuple[object, ...]]) -> int:
-    """The index of the best of at least one rank."""
-    return min(range(len(ranks)), key=ranks.__getitem__)
