@@ -27,10 +27,9 @@ from engine.app import metrics
 from engine.app.cache import ProfileCache
 from engine.app.clock import Clock
 from engine.app.replies import Interrupted, Overloaded, Pending
-from engine.app.ruling import Ruling, scores_of
+from engine.app.rounds import decide_units
+from engine.app.ruling import Ruling
 from engine.app.unit import Asked, Turn, Unit, components
-from engine.domain import decide
-from engine.domain.decide import Observation, Verdict
 from engine.domain.offers.decisions import Decision, is_worth_telling
 from engine.domain.people import identity
 from engine.domain.people.profiles import PROFILE_NAMESPACE, IdentityKey, Profile, new_profile
@@ -213,7 +212,7 @@ class Lane:
                 providers=self._providers,
                 is_kept=_is_kept,
             )
-            self._decide(units, ruling, turn)
+            decide_units(units, ruling, turn, time.perf_counter() + DECIDE_BUDGET_SECONDS)
             decided = time.perf_counter()
             leased_at = time.monotonic()
             lost = await self._commit(units, session)
@@ -273,31 +272,6 @@ class Lane:
                 profiles[profile.id] = profile
                 self._cache.put(profile, document)
         return profiles
-
-    # decide
-
-    def _decide(self, units: list[Unit], ruling: Ruling, turn: Turn) -> None:
-        """Event k of every unit before event k+1, until the budget is used up."""
-        deadline = time.perf_counter() + DECIDE_BUDGET_SECONDS
-        active = units
-        while active:
-            steps: list[tuple[Unit, Pending, Observation, Verdict]] = []
-            for unit in active:
-                if (asked := unit.next) is None or (steps and time.perf_counter() > deadline):
-                    continue
-                seen = unit.begin(asked, turn)
-                if seen is not None:
-                    verdict = decide.judge(turn.rules, seen, turn.now, asked.pending.newest)
-                    steps.append((unit, asked.pending, seen, verdict))
-            scored = scores_of(ruling, [verdict for _, _, _, verdict in steps])
-            for number, (unit, pending, seen, verdict) in enumerate(steps):
-                scores = scored.get(number, {})
-                if verdict.needed:
-                    verdict = decide.judge(turn.rules, seen, turn.now, pending.newest, scores)
-                unit.finish(pending, seen, verdict, scores, turn)
-            active = [unit for unit in active if unit.next is not None]
-            if time.perf_counter() > deadline:
-                return
 
     # commit
 

@@ -1,0 +1,136 @@
+"""An engine without server and database: the lane's own units and rounds over what stands in memory.
+
+Scenario tests and backtests drive it. Nothing here decides: `decide_units` does, as it does between a
+tick's load and commit. What the database does for an engine is done here by dictionaries: documents
+by id, the index of identities, the messages that were seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import cast
+
+import msgspec
+
+from engine.app.replies import Pending, Reply
+from engine.app.rounds import decide_units
+from engine.app.ruling import Ruling
+from engine.app.unit import Asked, Turn, Unit, components
+from engine.domain.decide import Observation, Verdict
+from engine.domain.offers.decisions import Decision
+from engine.domain.people import identity
+from engine.domain.people.events import Event, Location
+from engine.domain.people.profiles import PROFILE_NAMESPACE, IdentityKey, Profile
+
+SECRET = bytes(32)
+"""What ids of new profiles derive from, where no engine's own secret is given."""
+_NOBODY = cast(Reply, None)
+"""Nobody waits for an answer."""
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of one event. `seen` and `verdict` are None for one that was known already, or
+    whose profile is gone; its decisions are then those of the first time."""
+
+    event: Event
+    now: datetime
+    seen: Observation | None
+    verdict: Verdict | None
+    decisions: tuple[Decision, ...]
+
+    def __repr__(self) -> str:
+        return f"Told({self.event!r}, {len(self.decisions)} decisions)"
+
+
+class Rehearsal:
+    """Everybody, in memory. `ruling` may be exchanged between two events, as a reload does it."""
+
+    def __init__(self, ruling: Ruling, profiles: Iterable[Profile] = (), secret: bytes = SECRET) -> None:
+        self.ruling = ruling
+        self.profiles: dict[str, Profile] = {}
+        self._owners: dict[IdentityKey, str] = {}
+        self._seen: dict[tuple[str, str, str], tuple[Decision, ...]] = {}
+        self._secret = secret
+        for profile in profiles:
+            self.enrol(profile)
+
+    def enrol(self, profile: Profile) -> None:
+        """Puts a document in as a database would hold it."""
+        self.profiles[profile.id] = profile
+        self._owners[(PROFILE_NAMESPACE, profile.id)] = profile.id
+        for key in profile.keys:
+            self._owners[key] = profile.id
+
+    def owner(self, key: IdentityKey) -> Profile | None:
+        """The profile that an identity belongs to."""
+        profile = self.profiles.get(self._owners.get(key, ""))
+        return profile if profile is not None and profile.lists(key) else None
+
+    def tell(
+        self,
+        events: Sequence[Event],
+        now: datetime,
+        newest: Mapping[int, Location] | None = None,
+    ) -> list[Told]:
+        """One tick over `events`, in their order. `newest` is, by an event's position, the newest fix
+        of its request where that is not its own."""
+        namespaces = self.ruling.rules.workspace.namespaces
+        pending = [
+            Pending(
+                event=event,
+                reply=_NOBODY,
+                keys=identity.keys_of(event, namespaces),
+                position=position,
+                newest=newest.get(position) if newest else None,
+            )
+            for position, event in enumerate(events)
+        ]
+        told = self._tick(pending, now)
+        return [told[position] for position in range(len(pending))]
+
+    def _tick(self, batch: list[Pending], now: datetime) -> dict[int, Told]:
+        """Ticks until nothing is left: what changes identities commits alone, as in a lane."""
+        told: dict[int, Told] = {}
+
+        def watch(pending: Pending, seen: Observation, verdict: Verdict) -> None:
+            told[pending.position] = Told(
+                event=pending.event, now=now, seen=seen, verdict=verdict, decisions=tuple(pending.decisions)
+            )
+
+        turn = Turn(
+            rules=self.ruling.rules, now=now, lease="", providers=frozenset(), is_kept=lambda decision: False
+        )
+        while batch:
+            asked = [Asked(one, identity.lookups(one.event, one.keys)) for one in batch]
+            grouped = [asked] if len(asked) == 1 else components(asked, self._owners)
+            units = [Unit(events, self.profiles, self._owners, self._secret) for events in grouped]
+            decide_units(units, self.ruling, turn, watcher=watch)
+            batch = [one for unit in units for one in self._commit(unit, told, now)]
+        return told
+
+    def _commit(self, unit: Unit, told: dict[int, Told], now: datetime) -> list[Pending]:
+        """Takes over what the unit wrote; answers the events to decide again or still to decide."""
+        hits = [message for message in unit.asked if message in self._seen]
+        if hits:
+            for message in hits:
+                for pending in unit.asked[message]:
+                    pending.stored_seq = (message[0], 0)
+                    pending.decisions = self._seen[message]
+            for pending in unit.done:
+                pending.repeat_of = None
+            return [*unit.done, *unit.left]
+        for profile in unit.written.values():
+            self.enrol(msgspec.structs.replace(profile, version=profile.version + 1))
+        for pending in unit.done:
+            one = told.get(pending.position)
+            if pending.stored_seq is None and pending.repeat_of is None and one is not None:
+                assert one.seen is not None
+                message = (one.seen.profile.id, pending.event.sender.value, pending.event.message_id)
+                self._seen[message] = tuple(pending.decisions)
+            else:
+                first = pending.repeat_of or pending
+                told[pending.position] = Told(
+                    event=pending.event, now=now, seen=None, verdict=None, decisions=tuple(first.decisions)
+                )
+        return unit.left

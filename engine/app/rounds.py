@@ -1,0 +1,48 @@
+"""Units to decisions: in rounds, event k of everybody before event k+1, with one model run per model
+and round over all of them.
+
+The lane decides with it between load and commit, a rehearsal without a database: there is no other way.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from math import inf
+
+from engine.app.replies import Pending
+from engine.app.ruling import Ruling, scores_of
+from engine.app.unit import Turn, Unit
+from engine.domain import decide
+from engine.domain.decide import Observation, Verdict
+
+Watcher = Callable[[Pending, Observation, Verdict], None]
+"""Is told of each event that was decided, with what was seen and found."""
+
+
+def decide_units(
+    units: Sequence[Unit], ruling: Ruling, turn: Turn, deadline: float = inf, watcher: Watcher | None = None
+) -> None:
+    """Decides the units' events until `deadline` (`time.perf_counter`); what is not reached is left
+    in its unit."""
+    active = list(units)
+    while active:
+        steps: list[tuple[Unit, Pending, Observation, Verdict]] = []
+        for unit in active:
+            if (asked := unit.next) is None or (steps and time.perf_counter() > deadline):
+                continue
+            seen = unit.begin(asked, turn)
+            if seen is not None:
+                verdict = decide.judge(turn.rules, seen, turn.now, asked.pending.newest)
+                steps.append((unit, asked.pending, seen, verdict))
+        scored = scores_of(ruling, [verdict for _, _, _, verdict in steps])
+        for number, (unit, pending, seen, verdict) in enumerate(steps):
+            scores = scored.get(number, {})
+            if verdict.needed:
+                verdict = decide.judge(turn.rules, seen, turn.now, pending.newest, scores)
+            unit.finish(pending, seen, verdict, scores, turn)
+            if watcher is not None:
+                watcher(pending, seen, verdict)
+        active = [unit for unit in active if unit.next is not None]
+        if time.perf_counter() > deadline:
+            return
