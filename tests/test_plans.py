@@ -29,7 +29,7 @@ async def explained(connection: asyncpg.Connection, name: str) -> str:
     statement = QUERIES[name]
     numbers = {int(number) for number in re.findall(r"\$(\d+)", statement)}
     await connection.execute(f"PREPARE planned AS {statement.rstrip(';')}")
-    # Arrays, and for the commit's sixth to eighth JSON.
-    empty = ", ".join("'[]'" if name == "commit" and n in (6, 7, 8) else "'{}'" for n in sorted(numbers))
+    # Arrays, and for the commit's sixth to eighth and last JSON.
+    empty = ", ".join("'[]'" if name == "commit" and n in (6, 7, 8, 25) else "'{}'" for n in sorted(numbers))
     rows = await connection.fetch(f"EXPLAIN EXECUTE planned ({empty})")
     return "\n".join(row[0] for row in rows)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 
 import msgspec
 import pytest
 
-from engine.adapters.postgres.store import Commit, Conflict, EventRow, Store, connect
+from engine.adapters.postgres.rows import Commit, EventRow, TimerRow
+from engine.adapters.postgres.store import Conflict, Store, connect
 from engine.domain.people.profiles import bucket_of
 from tests.lanes import NOW, fetch
 
@@ -42,6 +44,18 @@ def event_row(unit: int, profile_id: str, seq: int, message: str) -> EventRow:
         body=msgspec.Raw(b"{}"),
         facts=msgspec.Raw(b"{}"),
         located=False,
+    )
+
+
+def timer_row(unit: int, profile_id: str, due_at: datetime = NOW, paced: bool = False) -> TimerRow:
+    return TimerRow(
+        unit=unit,
+        bucket=bucket_of(profile_id),
+        profile_id=profile_id,
+        id="t",
+        due_at=due_at,
+        paced=paced,
+        event=msgspec.Raw(b"{}"),
     )
 
 
@@ -127,3 +141,37 @@ async def test_a_connection_that_died_in_the_pool_is_replaced(store: Store, post
         except Exception:
             assert number == 0  # at most once
     assert len(answers) >= 2
+
+
+async def test_a_timer_is_set_moved_and_called_off_with_its_profile(store: Store, postgres_dsn: str) -> None:
+    later = NOW + timedelta(hours=1)
+    place = (bucket_of(OLD), OLD, "t")
+    await commit(store, profiles=[profile_row(0, OLD, 0)], timers_set=[timer_row(0, OLD)])
+    lost, _ = await commit(store, profiles=[profile_row(0, OLD, 0)], timers_set=[timer_row(0, OLD, later)])
+    assert lost == {0}
+    (claimed,) = await store.claim_timers(NOW, 10, timedelta(seconds=30))
+    assert claimed.due_at == NOW
+
+    await commit(store, profiles=[profile_row(0, OLD, 1)], timers_set=[timer_row(0, OLD, later)])
+    # The event of the timer that was claimed before it was moved takes the moved one with it not.
+    await commit(store, profiles=[profile_row(0, OLD, 2)], timers_done=[(0, *place, NOW)])
+    await store.fetch("delete_timer", *place, NOW)
+    assert await store.claim_timers(later - timedelta(seconds=1), 10, timedelta(seconds=30)) == []
+    assert [t.due_at for t in await store.claim_timers(later, 10, timedelta(seconds=30))] == [later]
+
+    lost, _ = await commit(store, profiles=[profile_row(0, OLD, 1)], timers_done=[(0, *place, None)])
+    assert lost == {0}
+    assert len(await fetch(postgres_dsn, "SELECT FROM timers")) == 1
+    await commit(store, profiles=[profile_row(0, OLD, 3)], timers_done=[(0, *place, None)])
+    assert await fetch(postgres_dsn, "SELECT FROM timers") == []
+
+
+async def test_paced_timers_are_claimed_apart(store: Store) -> None:
+    await commit(
+        store,
+        profiles=[profile_row(0, OLD, 0), profile_row(1, OTHER, 0)],
+        timers_set=[timer_row(0, OLD, paced=True), timer_row(1, OTHER)],
+    )
+    lease = timedelta(seconds=30)
+    assert [t.profile_id for t in await store.claim_timers(NOW, 10, lease)] == [OTHER]
+    assert [t.profile_id for t in await store.claim_timers(NOW, 10, lease, paced=True)] == [OLD]

@@ -10,11 +10,11 @@ import pytest
 
 from engine.adapters.postgres.store import connect
 from engine.app.replies import Interrupted, Overloaded, Pending, Reply
-from engine.app.tick import QUEUE_EVENTS
+from engine.app.tick import PACED_EVENTS, QUEUE_EVENTS, TICK_EVENTS
 from engine.app.timers import Timers
 from engine.domain import decide
 from engine.domain.offers.decisions import Decision
-from engine.domain.people.events import Device, Event, Kind, Location
+from engine.domain.people.events import Device, Event, Kind, Location, Sender
 from engine.domain.people.profiles import new_profile
 from tests import lanes
 from tests.lanes import CAFE, FAR, NOW, arrival, event, fetch, minutes, outcomes
@@ -329,3 +329,43 @@ async def test_an_outcome_of_a_gone_profile_is_dropped(postgres_dsn: str) -> Non
     assert fired == 1
     assert await fetch(postgres_dsn, "SELECT FROM timers") == []
     assert await fetch(postgres_dsn, "SELECT FROM profiles") == []
+
+
+async def test_a_timer_of_a_profile_that_ended_reaches_its_successor(postgres_dsn: str) -> None:
+    async with lanes.engine(postgres_dsn) as engine:
+        await engine.send(event(name="Open", anonymous="phone"))
+        ended = await engine.profile("anonymous_id", "phone")
+        await engine.send(event(name="Open", user="ada"))
+        await engine.send(event(Kind.IDENTIFY, user="ada", anonymous="phone"))
+        ada = await engine.profile("anonymous_id", "phone")
+        assert ended is not None
+        assert ada is not None
+        assert ada.id != ended.id
+        due = event(name="Order Completed", message="due", sender=Sender.ENGINE)
+        await fetch(
+            postgres_dsn,
+            "INSERT INTO timers (bucket, profile_id, id, due_at, event) VALUES ($1, $2, 't', $3, $4)",
+            int(ended.id[:2], 16),
+            ended.id,
+            NOW,
+            lanes.event_text(due),
+        )
+        timers = Timers(engine.store, engine.lane, lambda: NOW)
+        assert await timers.fire_due() == 1
+        after = await engine.profile("user_id", "ada")
+        assert after is not None
+        assert after.computed["orders"] == 1
+    assert await fetch(postgres_dsn, "SELECT FROM timers") == []
+
+
+async def test_what_nobody_waits_for_lets_others_go_first(postgres_dsn: str) -> None:
+    async with lanes.engine(postgres_dsn) as engine:
+        paced = [
+            Pending(event=event(name="Open", user=f"p{i}"), reply=Reply(1), keys=(("user_id", f"p{i}"),))
+            for i in range(10 * PACED_EVENTS)
+        ]
+        engine.lane.submit(paced, paced=True)
+        replies = [engine.submit(event(name="Open", user=f"u{i}")) for i in range(TICK_EVENTS)]
+        await asyncio.gather(*(reply.done for reply in replies))
+        assert sum(p.reply.accepted for p in paced) < len(paced)
+        await asyncio.gather(*(p.reply.done for p in paced))

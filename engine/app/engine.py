@@ -172,6 +172,11 @@ class Engine:
             return
         if sent_at is None:
             return
-        at = sent_at.replace(tzinfo=UTC) if sent_at.tzinfo is None else sent_at
-        if self._replay.advance(at):
+        try:
+            at = sent_at.replace(tzinfo=UTC) if sent_at.tzinfo is None else sent_at.astimezone(UTC)
+        except OverflowError:  # off the calendar
+            return
+        if at > self._replay():
+            await self.timers.fire_until(at, self._replay.advance)
+            self._replay.advance(at)
             await self.timers.fire_due()

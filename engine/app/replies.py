@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from datetime import datetime
 
 import msgspec
 
@@ -78,7 +79,8 @@ class Reply:
 class Pending(msgspec.Struct, kw_only=True):
     """An event that waits to be decided.
 
-    `newest` is the request's newest fix where that is not the event's own. `losses` counts the
+    `newest` is the request's newest fix where that is not the event's own, `timer` the row (bucket,
+    profile, id, due) that the event comes from. `losses` counts the
     commits that it lost to another engine; `stored_seq` is set once the database said that it has
     the message, and `unsure` if that may have been by our own commit whose outcome got lost.
     `repeat_of` is the earlier event of the same tick that carries the same message.
@@ -89,7 +91,7 @@ class Pending(msgspec.Struct, kw_only=True):
     keys: tuple[IdentityKey, ...]
     position: int = 0
     newest: Location | None = None
-    timer: tuple[int, str, str] | None = None
+    timer: tuple[int, str, str, datetime] | None = None
     losses: int = 0
     stored_seq: tuple[str, int] | None = None
     unsure: bool = False

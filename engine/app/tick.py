@@ -22,13 +22,15 @@ import msgspec
 import structlog
 
 from engine.adapters.postgres.outbox import Send
-from engine.adapters.postgres.store import Commit, Conflict, Session, Store, StoreError, Unavailable
+from engine.adapters.postgres.rows import Commit
+from engine.adapters.postgres.store import Conflict, Session, Store, StoreError, Unavailable
 from engine.app import metrics
 from engine.app.cache import ProfileCache
 from engine.app.clock import Clock
 from engine.app.replies import Interrupted, Overloaded, Pending
 from engine.app.rounds import decide_units
 from engine.app.ruling import Ruling
+from engine.app.succession import succeeded
 from engine.app.unit import Asked, Turn, Unit, components
 from engine.domain.offers.decisions import Decision, is_worth_telling
 from engine.domain.people import identity
@@ -44,6 +46,9 @@ CONTENDED_SECONDS = 2.0
 memory each of its events would be lost twice first."""
 FRESH_EVENTS = 64
 """Of a tick at the least, whatever it carries over from the last one."""
+PACED_EVENTS = 32
+"""Of a tick at the most that nobody waits for, as long as others are there; so that schedules and
+sends of the morning never slow down what phones send, and still get on."""
 SAMPLED_SHARE = 0.01
 """Of decisions in which no candidate met its condition, how many are stored."""
 
@@ -76,22 +81,23 @@ class Lane:
         self._take_sends = take_sends
         self._contended: dict[str, float] = {}
         self._queue: deque[Pending] = deque()
+        self._paced: deque[Pending] = deque()
         self._carried: list[Pending] = []
         self._arrived = asyncio.Event()
         self._closing = False
 
     def __len__(self) -> int:
-        return len(self._queue) + len(self._carried)
+        return len(self._queue) + len(self._paced) + len(self._carried)
 
-    def submit(self, events: Sequence[Pending]) -> None:
-        """Puts a request's events into the queue.
+    def submit(self, events: Sequence[Pending], *, paced: bool = False) -> None:
+        """Puts a request's events into the queue; `paced` ones go behind all others.
 
         Raises:
             Overloaded: there is no room; nothing was taken.
         """
         if self._closing or len(self) + len(events) > QUEUE_EVENTS:
             raise Overloaded
-        self._queue.extend(events)
+        (self._paced if paced else self._queue).extend(events)
         self._arrived.set()
 
     def close(self) -> None:
@@ -111,12 +117,14 @@ class Lane:
             # What is carried over goes first, all of it, because newer events may belong to the same
             # people; it never takes the place of everybody else's.
             fresh = max(TICK_EVENTS - len(self._carried), FRESH_EVENTS)
-            batch = [*self._carried, *self._taken(fresh)]
+            batch = [*self._carried, *self._taken(self._queue, fresh)]
+            if self._paced:
+                batch += self._taken(self._paced, PACED_EVENTS if batch else TICK_EVENTS)
             self._carried = batch  # still ours while the tick runs
             self._carried = await self._survive(batch)
 
-    def _taken(self, most: int) -> list[Pending]:
-        return [self._queue.popleft() for _ in range(min(len(self._queue), most))]
+    def _taken(self, queue: deque[Pending], most: int) -> list[Pending]:
+        return [queue.popleft() for _ in range(min(len(queue), most))]
 
     async def _survive(self, batch: list[Pending]) -> list[Pending]:
         """A tick, with what the database may do to it. Gives back what must be decided again."""
@@ -248,6 +256,10 @@ class Lane:
             for generation in range(p.losses)
         ]
         profiles = await self._profiles(hints, unknown, taken, session)
+        if any(one.pending.timer is not None for one in asked):
+            asked = await succeeded(
+                asked, hints, profiles, lambda hint: self._profiles(hint, {}, (), session)
+            )
         return [Unit(events, profiles, hints, self._secret) for events in components(asked, hints)]
 
     async def _profiles(

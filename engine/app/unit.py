@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from engine.adapters.postgres.outbox import Push, Send
-from engine.adapters.postgres.store import Commit, DecisionRow, EventRow, SendRow
+from engine.adapters.postgres.rows import Commit, DecisionRow, EventRow, SendRow, TimerRow
 from engine.app.rendering import render_push
 from engine.app.replies import Pending
 from engine.domain import decide
@@ -29,6 +29,7 @@ from engine.domain.people.profiles import (
     identity_bucket,
     new_profile,
 )
+from engine.domain.people.timers import Alarms, Timer
 
 _PROVIDERS = {"ios": "apns", "web": "webpush"}
 """Where a push to a device of this type goes unless the device says otherwise; else FCM."""
@@ -104,7 +105,9 @@ class Unit:
         self._event_rows: list[EventRow] = []
         self._decision_rows: list[DecisionRow] = []
         self._probes: list[tuple[int, str, str, str]] = []
-        self._timers: list[tuple[int, str, str]] = []
+        self._rung: list[tuple[int, str, str, datetime]] = []
+        self._alarms: dict[tuple[str, str], Timer | None] = {}
+        """What this tick leaves of timers, by profile and id: set or moved, None for called off."""
         self._secret = secret
 
     @property
@@ -276,8 +279,18 @@ class Unit:
                     )
                 )
         if pending.timer is not None:
-            self._timers.append(pending.timer)
+            self._rung.append(pending.timer)
+        if seen.alarms:
+            self._wind(profile.id, seen.alarms)
+        if verdict.alarms:
+            self._wind(profile.id, verdict.alarms)
         self.done.append(pending)
+
+    def _wind(self, profile_id: str, alarms: Alarms) -> None:
+        for identifier in alarms.cancelled:
+            self._alarms[profile_id, identifier] = None
+        for timer in alarms.set:
+            self._alarms[profile_id, timer.id] = timer
 
     def rows(self, number: int, commit: Commit) -> None:
         """Adds the unit's rows to the tick's, under its number."""
@@ -297,7 +310,24 @@ class Unit:
         commit.decisions.extend(self._decision_rows)
         commit.sends.extend(sends)
         commit.probes.extend((number, *row) for row in self._probes)
-        commit.timers_done.extend((number, *row) for row in self._timers)
+        # One statement must not delete and set the same row.
+        commit.timers_done.extend((number, *row) for row in self._rung if row[1:3] not in self._alarms)
+        for (profile_id, identifier), timer in self._alarms.items():
+            bucket = bucket_of(profile_id)
+            if timer is None:
+                commit.timers_done.append((number, bucket, profile_id, identifier, None))
+                continue
+            commit.timers_set.append(
+                TimerRow(
+                    unit=number,
+                    bucket=bucket,
+                    profile_id=profile_id,
+                    id=identifier,
+                    due_at=timer.due_at,
+                    paced=timer.paced,
+                    event=msgspec.Raw(_json(timer.event)),
+                )
+            )
 
     def committed(self) -> Iterable[tuple[Profile, bytes]]:
         """The documents as they now stand in the database."""

@@ -29,6 +29,7 @@ from engine.domain.people import computed, fold
 from engine.domain.people.consent import location_precision, with_statements
 from engine.domain.people.events import Event, Kind, Location, Sender
 from engine.domain.people.profiles import Address, Contact, Profile, bucket_of
+from engine.domain.people.timers import NO_ALARMS, Alarms, is_internal
 from engine.domain.places.fence_index import Fence
 from engine.domain.places.presence import fix_of, step
 
@@ -47,12 +48,14 @@ class Trigger(msgspec.Struct, frozen=True):
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
-    """The profile after the event, the event as it may be kept, and what it set off."""
+    """The profile after the event, the event as it may be kept, what it set off, and the timers that
+    it sets and calls off."""
 
     profile: Profile
     event: Event
     triggers: tuple[Trigger, ...]
     notes: tuple[str, ...] = ()
+    alarms: Alarms = NO_ALARMS
 
     def __repr__(self) -> str:
         return f"Observation({self.event!r}, {len(self.triggers)} triggers)"
@@ -79,6 +82,7 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     sends: tuple[Sending, ...] = ()
     needed: frozenset[str] = frozenset()
     scope: Scope | None = None
+    alarms: Alarms = NO_ALARMS
 
     def __repr__(self) -> str:
         return f"Verdict({len(self.decisions)} decisions)"
@@ -96,7 +100,7 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
     notes: tuple[str, ...] = ()
 
     triggers: list[Trigger] = []
-    if (kind := _TRIGGERS.get(event.kind)) is not None:
+    if (kind := _TRIGGERS.get(event.kind)) is not None and not is_internal(event):
         triggers.append(Trigger(kind, event.name, event.timestamp))
     presence = profile.presence
     if (fix := fix_of(event)) is not None:

@@ -115,10 +115,20 @@ WITH rows AS MATERIALIZED (
         expires_at timestamptz, lease uuid)
     WHERE unit IN (SELECT unit FROM whole)
 ), rung AS (
-    DELETE FROM timers t USING unnest($15::int[], $16::smallint[], $17::uuid[], $18::text[])
-        AS d(unit, bucket, profile_id, id)
+    -- One that fired goes only if it was not moved since; one that is called off goes anyway.
+    DELETE FROM timers t USING unnest($15::int[], $16::smallint[], $17::uuid[], $18::text[], $24::timestamptz[])
+        AS d(unit, bucket, profile_id, id, due_at)
     WHERE t.bucket = d.bucket AND t.profile_id = d.profile_id AND t.id = d.id
+        AND t.due_at = coalesce(d.due_at, t.due_at)
         AND d.unit IN (SELECT unit FROM whole)
+), wound AS (
+    INSERT INTO timers (bucket, profile_id, id, due_at, paced, event)
+    SELECT bucket, profile_id, id, due_at, paced, event
+    FROM json_to_recordset($25::text::json) AS s(
+        unit int, bucket smallint, profile_id uuid, id text, due_at timestamptz, paced boolean, event json)
+    WHERE unit IN (SELECT unit FROM whole)
+    ON CONFLICT (bucket, profile_id, id) DO UPDATE
+        SET due_at = excluded.due_at, paced = excluded.paced, event = excluded.event, leased_until = NULL
 )
 SELECT w.unit, h.profile_id, h.sender, h.message_id, h.seq,
        CASE WHEN w.done > 0 OR EXISTS (
@@ -165,7 +175,7 @@ ORDER BY d.id;
 UPDATE timers t SET leased_until = now() + $3::interval
 FROM (
     SELECT bucket, profile_id, id FROM timers
-    WHERE due_at <= $1 AND (leased_until IS NULL OR leased_until < now())
+    WHERE paced = $4 AND due_at <= $1 AND (leased_until IS NULL OR leased_until < now())
     ORDER BY due_at LIMIT $2
     FOR UPDATE SKIP LOCKED
 ) d
@@ -173,7 +183,11 @@ WHERE t.bucket = d.bucket AND t.profile_id = d.profile_id AND t.id = d.id
 RETURNING t.bucket, t.profile_id, t.id, t.due_at, t.event;
 
 -- name: delete_timer
-DELETE FROM timers WHERE bucket = $1 AND profile_id = $2 AND id = $3;
+-- Unless it was moved since.
+DELETE FROM timers WHERE bucket = $1 AND profile_id = $2 AND id = $3 AND due_at = $4;
+
+-- name: next_timer
+SELECT min(due_at) FROM timers WHERE due_at <= $1;
 
 -- name: secret
 INSERT INTO constants (name, value) VALUES ('identity_secret', $1) ON CONFLICT DO NOTHING;

@@ -20,6 +20,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from engine.adapters.postgres.rows import Commit
 from engine.domain.people.profiles import (
     IdentityKey,
     Profile,
@@ -50,80 +51,6 @@ def named_queries(text: str) -> dict[str, str]:
 
 
 QUERIES = named_queries(resources.files(__package__).joinpath("queries.sql").read_text("utf-8"))
-
-
-class EventRow(msgspec.Struct, kw_only=True):
-    """A row of `events`, and of `seen`. `unit` is set when the tick's units are numbered."""
-
-    unit: int = 0
-    bucket: int
-    profile_id: str
-    seq: int
-    received_at: datetime
-    occurred_at: datetime
-    sender: str
-    message_id: str
-    kind: str
-    name: str
-    body: msgspec.Raw
-    facts: msgspec.Raw
-    located: bool
-
-    def __repr__(self) -> str:
-        return f"EventRow({self.profile_id}, {self.seq})"
-
-
-class DecisionRow(msgspec.Struct, kw_only=True):
-    """A row of `decisions`."""
-
-    unit: int = 0
-    bucket: int
-    id: str
-    decided_at: datetime
-    profile_id: str
-    seq: int
-    outcome: str
-    rule: str | None
-    offer: str | None
-    reason: str | None
-    document: msgspec.Raw
-
-    def __repr__(self) -> str:
-        return f"DecisionRow({self.id})"
-
-
-class SendRow(msgspec.Struct, kw_only=True):
-    """A row of `outbox`; `lease` is that of the committing engine, None for nobody's."""
-
-    unit: int = 0
-    bucket: int
-    id: str
-    profile_id: str
-    provider: str
-    purpose: str
-    payload: msgspec.Raw
-    expires_at: datetime
-    lease: str | None
-
-    def __repr__(self) -> str:
-        return f"SendRow({self.id})"
-
-
-class Commit(msgspec.Struct, kw_only=True):
-    """The rows of one tick; each tuple in the order of the statement's columns. Rows of one `unit`,
-    which leads each, are written together or not at all."""
-
-    profiles: list[tuple[int, int, str, int, bytes]] = msgspec.field(default_factory=list)
-    events: list[EventRow] = msgspec.field(default_factory=list)
-    decisions: list[DecisionRow] = msgspec.field(default_factory=list)
-    sends: list[SendRow] = msgspec.field(default_factory=list)
-    links: list[tuple[int, int, str, str, str, str | None]] = msgspec.field(default_factory=list)
-    timers_done: list[tuple[int, int, str, str]] = msgspec.field(default_factory=list)
-    probes: list[tuple[int, int, str, str, str]] = msgspec.field(default_factory=list)
-    """Further profiles (unit, bucket, profile, sender, message) that may know an event's message."""
-
-    def __repr__(self) -> str:
-        return f"Commit({len(self.profiles)} profiles, {len(self.events)} events)"
 
 
 class Hit(msgspec.Struct, frozen=True):
@@ -192,13 +119,16 @@ class Session:
             Conflict: nothing was written; decide everything again.
             Unavailable: the connection was lost; what was written is not known.
         """
+        *done, due = _columns(commit.timers_done, 5)
         rows = await self._fetch(
             QUERIES["commit"],
             *_columns(commit.profiles, 5),
             *(_json(rows).decode() for rows in (commit.events, commit.decisions, commit.sends)),
             *_columns(commit.links, 6),
-            *_columns(commit.timers_done, 4),
+            *done,
             *_columns(commit.probes, 5),
+            due,
+            _json(commit.timers_set).decode() if commit.timers_set else "[]",
         )
         return Lost(
             frozenset(row[0] for row in rows),
@@ -343,9 +273,12 @@ class Store:
         (row,) = await self.fetch("read_secret")
         return bytes(row[0])
 
-    async def claim_timers(self, now: datetime, limit: int, lease: timedelta) -> list[DueTimer]:
-        """Due timers, leased to this engine. A timer comes again if its event is not committed."""
-        rows = await self.fetch("claim_timers", now, limit, lease)
+    async def claim_timers(
+        self, now: datetime, limit: int, lease: timedelta, *, paced: bool = False
+    ) -> list[DueTimer]:
+        """Due timers, leased to this engine: the paced ones, or the others. A timer comes again if its
+        event is not committed."""
+        rows = await self.fetch("claim_timers", now, limit, lease, paced)
         due = [DueTimer(r[0], str(r[1]), r[2], r[3], r[4].encode()) for r in rows]
         return sorted(due, key=lambda timer: timer.due_at)
 

@@ -1,0 +1,98 @@
+"""The rows of one tick, as its one statement writes them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+
+class EventRow(msgspec.Struct, kw_only=True):
+    """A row of `events`, and of `seen`. `unit` is set when the tick's units are numbered."""
+
+    unit: int = 0
+    bucket: int
+    profile_id: str
+    seq: int
+    received_at: datetime
+    occurred_at: datetime
+    sender: str
+    message_id: str
+    kind: str
+    name: str
+    body: msgspec.Raw
+    facts: msgspec.Raw
+    located: bool
+
+    def __repr__(self) -> str:
+        return f"EventRow({self.profile_id}, {self.seq})"
+
+
+class DecisionRow(msgspec.Struct, kw_only=True):
+    """A row of `decisions`."""
+
+    unit: int = 0
+    bucket: int
+    id: str
+    decided_at: datetime
+    profile_id: str
+    seq: int
+    outcome: str
+    rule: str | None
+    offer: str | None
+    reason: str | None
+    document: msgspec.Raw
+
+    def __repr__(self) -> str:
+        return f"DecisionRow({self.id})"
+
+
+class SendRow(msgspec.Struct, kw_only=True):
+    """A row of `outbox`; `lease` is that of the committing engine, None for nobody's."""
+
+    unit: int = 0
+    bucket: int
+    id: str
+    profile_id: str
+    provider: str
+    purpose: str
+    payload: msgspec.Raw
+    expires_at: datetime
+    lease: str | None
+
+    def __repr__(self) -> str:
+        return f"SendRow({self.id})"
+
+
+class TimerRow(msgspec.Struct, kw_only=True):
+    """A row of `timers`, new or moved."""
+
+    unit: int = 0
+    bucket: int
+    profile_id: str
+    id: str
+    due_at: datetime
+    paced: bool
+    event: msgspec.Raw
+
+    def __repr__(self) -> str:
+        return f"TimerRow({self.id!r})"
+
+
+class Commit(msgspec.Struct, kw_only=True):
+    """The rows of one tick; each tuple in the order of the statement's columns. Rows of one `unit`,
+    which leads each, are written together or not at all."""
+
+    profiles: list[tuple[int, int, str, int, bytes]] = msgspec.field(default_factory=list)
+    events: list[EventRow] = msgspec.field(default_factory=list)
+    decisions: list[DecisionRow] = msgspec.field(default_factory=list)
+    sends: list[SendRow] = msgspec.field(default_factory=list)
+    links: list[tuple[int, int, str, str, str, str | None]] = msgspec.field(default_factory=list)
+    timers_done: list[tuple[int, int, str, str, datetime | None]] = msgspec.field(default_factory=list)
+    """Timers (unit, bucket, profile, id, due) to delete; one that fired only if it is still due then."""
+    timers_set: list[TimerRow] = msgspec.field(default_factory=list)
+    probes: list[tuple[int, int, str, str, str]] = msgspec.field(default_factory=list)
+    """Further profiles (unit, bucket, profile, sender, message) that may know an event's message."""
+
+    def __repr__(self) -> str:
+        return f"Commit({len(self.profiles)} profiles, {len(self.events)} events)"
