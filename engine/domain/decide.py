@@ -8,32 +8,24 @@ where the first call asked for them, so that one model run serves every candidat
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from engine.domain.offers import arbitration, caps, eligibility
-from engine.domain.offers.decisions import (
-    ORDER,
-    Decision,
-    Judged,
-    Outcome,
-    Reason,
-    decision_id,
-)
+from engine.domain.offers import caps, contest, eligibility
+from engine.domain.offers.decisions import Decision, Reason
 from engine.domain.offers.eligibility import Candidate, Circumstances, Stop, Worth
 from engine.domain.offers.rules import Rule, RuleSet, TriggerKind
 from engine.domain.offers.scope import Scope
 from engine.domain.people import computed, fold
 from engine.domain.people.consent import location_precision, with_statements
 from engine.domain.people.events import Event, Kind, Location, Sender
-from engine.domain.people.profiles import Address, Contact, Profile, bucket_of
+from engine.domain.people.profiles import Address, Contact, Profile
 from engine.domain.people.timers import NO_ALARMS, Alarms, is_internal
 from engine.domain.places.fence_index import Fence
 from engine.domain.places.presence import fix_of, step
 
-DEFAULT_TIME_TO_LIVE = timedelta(hours=4)
 _TRIGGERS = {Kind.TRACK: TriggerKind.EVENT, Kind.PAGE: TriggerKind.PAGE, Kind.SCREEN: TriggerKind.SCREEN}
 
 
@@ -191,7 +183,7 @@ def judge(
     decisions: list[Decision] = []
     sends: list[Sending] = []
     for ordinal, group in enumerate(g for g in groups if g):
-        decision, won = _decide_group(rules, seen, group, circumstances, ordinal)
+        decision, won = contest.decide_group(rules.revision, seen.profile.seq, group, circumstances, ordinal)
         decisions.append(decision)
         if won is not None and address is not None:
             sends.append(Sending(decision, won, device_id, address))
@@ -235,88 +227,6 @@ def _models_needed(rules: RuleSet, candidates: list[Candidate], stops: list[Stop
         if stop is None or stop.reason is Reason.CONDITION_UNKNOWN:
             needed |= eligibility.models_read(candidate, rules.models)
     return frozenset(needed)
-
-
-def _decide_group(
-    rules: RuleSet,
-    seen: Observation,
-    group: list[tuple[Candidate, Worth | Stop]],
-    circumstances: Circumstances,
-    ordinal: int,
-) -> tuple[Decision, Candidate | None]:
-    """One decision over candidates that compete: the winner if there is one, and the record."""
-    ranks = {
-        position: arbitration.rank(c.rule, result.value, c.fence.id if c.fence else None, c.offer.id)
-        for position, (c, result) in enumerate(group)
-        if isinstance(result, Worth)
-    }
-    best = min(ranks, key=ranks.__getitem__) if ranks else None
-    won: Candidate | None = None
-    judged: list[Judged] = []
-    for position, (candidate, result) in enumerate(group):
-        stop = result if isinstance(result, Stop) else None
-        if position == best:
-            stop = eligibility.quiet(candidate, circumstances)
-            won = candidate if stop is None else None
-        elif best is not None and stop is None:
-            stop = Stop(Reason.OUTRANKED, {"by": group[best][0].rule.id, **_scores(group[best][1])})
-        judged.append(_judged(candidate, result, stop))
-
-    profile_id = seen.profile.id
-    leading = judged[best] if best is not None else max(judged, key=_how_far)
-    decision = Decision(
-        id=decision_id(profile_id, bucket_of(profile_id), seen.profile.seq, ordinal, circumstances.now),
-        message_id=seen.event.message_id,
-        profile_id=profile_id,
-        decided_at=circumstances.now,
-        trigger=(group[best][0] if best is not None else _candidate_of(group, judged, leading)).trigger.value,
-        outcome=Outcome.SUPPRESSED if won is None else Outcome.OFFERED,
-        revision=rules.revision,
-        geofence=leading.geofence,
-        rule=leading.rule,
-        offer=leading.offer,
-        reason=leading.reason,
-        propensity=leading.propensity,
-        expected_value=leading.expected_value,
-        expires_at=None if won is None else circumstances.now + _time_to_live(won),
-        candidates=tuple(judged),
-    )
-    return decision, won
-
-
-def _judged(candidate: Candidate, result: Worth | Stop, stop: Stop | None) -> Judged:
-    numbers = stop.numbers if stop is not None else {}
-    scored = result if isinstance(result, Worth) else None
-    return Judged(
-        rule=candidate.rule.id,
-        offer=candidate.offer.id,
-        geofence=candidate.fence.id if candidate.fence is not None else None,
-        reason=stop.reason if stop is not None else None,
-        numbers=numbers,
-        propensity=scored.propensity if scored else numbers.get("propensity"),
-        expected_value=scored.value if scored else numbers.get("expectedValue"),
-    )
-
-
-def _scores(result: Worth | Stop) -> dict[str, Any]:
-    return {"expectedValue": result.value} if isinstance(result, Worth) else {}
-
-
-def _how_far(judged: Judged) -> tuple[int, str, str, str]:
-    """Which suppressed candidate came furthest; names break ties, so that order does not."""
-    far = ORDER[judged.reason] if judged.reason else -1
-    return (far, judged.rule, judged.offer, judged.geofence or "")
-
-
-def _candidate_of(
-    group: list[tuple[Candidate, Worth | Stop]], judged: list[Judged], leading: Judged
-) -> Candidate:
-    return group[next(i for i, j in enumerate(judged) if j is leading)][0]
-
-
-def _time_to_live(candidate: Candidate) -> timedelta:
-    push = candidate.offer.push
-    return push.time_to_live if push is not None else DEFAULT_TIME_TO_LIVE
 
 
 def _address(profile: Profile) -> tuple[str, Address | None]:
