@@ -15,7 +15,7 @@ import msgspec
 
 from engine.domain.offers import caps, contest, eligibility
 from engine.domain.offers.decisions import Decision, Reason
-from engine.domain.offers.eligibility import Candidate, Circumstances, Stop, Worth
+from engine.domain.offers.eligibility import Candidate, Circumstances, Stop
 from engine.domain.offers.rules import Rule, RuleSet, TriggerKind
 from engine.domain.offers.scope import Scope
 from engine.domain.people import computed, fold
