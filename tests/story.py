@@ -133,6 +133,9 @@ class Story:
         """What is decided on an event at `now`, which is when it came unless given."""
         moment = now if now is not None else told.received_at
         self.seen = decide.observe(self.rules, self.profile, told, moment)
+        if self.seen.needed:
+            scores = {name: (self.scores or {}).get(name) for name in self.seen.needed}
+            self.seen = decide.settle(self.rules, self.seen, moment, scores)
         self.verdict = judge(self.rules, self.seen, moment, self.scores, newest)
         self.profile = stored(self.verdict.profile)
         self.decisions += self.verdict.decisions

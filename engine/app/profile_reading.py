@@ -72,7 +72,7 @@ def view(profile: Profile, ruling: Ruling, now: datetime) -> ProfileView:
         traits={name: trait.value for name, trait in profile.traits.items()},
         computed=computed.read(profile.computed, rules.workspace.computed, now),
         consent={name: "granted" if c.granted else "denied" for name, c in profile.consent.items()},
-        audiences=[],
+        audiences=sorted(profile.audiences.since),
         devices=[
             {
                 "id": device,

@@ -27,20 +27,25 @@ def decide_units(
     in its unit."""
     active = list(units)
     while active:
-        steps: list[tuple[Unit, Pending, Observation, Verdict]] = []
+        begun: list[tuple[Unit, Pending, Observation]] = []
         for unit in active:
-            if (asked := unit.next) is None or (steps and time.perf_counter() > deadline):
+            if (asked := unit.next) is None or (begun and time.perf_counter() > deadline):
                 continue
             seen = unit.begin(asked, turn)
             if seen is not None:
-                verdict = decide.judge(turn.rules, seen, turn.now, asked.pending.newest)
-                steps.append((unit, asked.pending, seen, verdict))
+                begun.append((unit, asked.pending, seen))
+        among = scores_of(ruling, [seen for _, _, seen in begun])
+        steps: list[tuple[Unit, Pending, Observation, Verdict]] = []
+        for number, (unit, pending, seen) in enumerate(begun):
+            if seen.needed:
+                seen = decide.settle(turn.rules, seen, turn.now, among[number])
+            steps.append((unit, pending, seen, decide.judge(turn.rules, seen, turn.now, pending.newest)))
         scored = scores_of(ruling, [verdict for _, _, _, verdict in steps])
         for number, (unit, pending, seen, verdict) in enumerate(steps):
             scores = scored.get(number, {})
             if verdict.needed:
                 verdict = decide.judge(turn.rules, seen, turn.now, pending.newest, scores)
-            unit.finish(pending, seen, verdict, scores, turn)
+            unit.finish(pending, seen, verdict, among.get(number, {}) | scores, turn)
             if watcher is not None:
                 watcher(pending, seen, verdict)
         active = [unit for unit in active if unit.next is not None]

@@ -8,7 +8,7 @@ from typing import Protocol
 import msgspec
 
 from engine.app import metrics
-from engine.domain.decide import Verdict
+from engine.domain.decide import Observation, Verdict
 from engine.domain.offers.propensity import features
 from engine.domain.offers.rules import RuleSet
 
@@ -26,18 +26,18 @@ class Ruling(msgspec.Struct, frozen=True):
     models: Mapping[str, Predictor]
 
 
-def scores_of(ruling: Ruling, verdicts: Sequence[Verdict]) -> dict[int, dict[str, float | None]]:
-    """One run per model over all verdicts that need it: scores by a verdict's position and model."""
+def scores_of(ruling: Ruling, asking: Sequence[Observation | Verdict]) -> dict[int, dict[str, float | None]]:
+    """One run per model over all that need it: scores by a position in `asking` and model."""
     wanted: dict[str, list[int]] = {}
-    for number, verdict in enumerate(verdicts):
-        for name in verdict.needed:
+    for number, one in enumerate(asking):
+        for name in one.needed:
             wanted.setdefault(name, []).append(number)
     scores: dict[int, dict[str, float | None]] = {}
     for name, numbers in wanted.items():
         card = ruling.rules.models[name]
         rows = []
         for number in numbers:
-            scope = verdicts[number].scope
+            scope = asking[number].scope
             assert scope is not None
             rows.append(features(card, scope))
         for number, score in zip(numbers, ruling.models[name].predict(rows), strict=True):

@@ -207,7 +207,7 @@ class Unit:
             earlier.update(identity.earlier_owners(loser, keys))
             left = identity.loses(loser, keys, profile.id)
             if loser.identities and not left.identities:
-                profile = identity.inherits(profile, loser)
+                profile = identity.inherits(profile, loser, pending.event.received_at)
             self._write(left)
             self.stopped = True  # what writes two documents commits alone
         gained = (*plan.links, *(key for key, _ in plan.moves))

@@ -16,15 +16,17 @@ import msgspec
 from engine.domain.offers import caps, contest, eligibility
 from engine.domain.offers.decisions import Decision, Reason
 from engine.domain.offers.eligibility import Candidate, Circumstances, Stop
-from engine.domain.offers.rules import Rule, RuleSet, TriggerKind
+from engine.domain.offers.rules import Rule, RuleSet, TriggerKind, audience_change
 from engine.domain.offers.scope import Scope
-from engine.domain.people import computed, fold
+from engine.domain.people import audiences, computed, fold
+from engine.domain.people.audiences import Followed
 from engine.domain.people.consent import location_precision, with_statements
 from engine.domain.people.events import Event, Kind, Location, Sender
 from engine.domain.people.profiles import Address, Contact, Profile
 from engine.domain.people.timers import NO_ALARMS, Alarms, is_internal
 from engine.domain.places.fence_index import Fence
 from engine.domain.places.presence import fix_of, step
+from engine.domain.views import event_view, fence_view
 
 _TRIGGERS = {Kind.TRACK: TriggerKind.EVENT, Kind.PAGE: TriggerKind.PAGE, Kind.SCREEN: TriggerKind.SCREEN}
 
@@ -41,13 +43,17 @@ class Trigger(msgspec.Struct, frozen=True):
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """The profile after the event, the event as it may be kept, what it set off, and the timers that
-    it sets and calls off."""
+    it sets and calls off. Where it hangs on scores who is in which audience, `needed` names their
+    models and `scope` what they read; then `settle` comes before `judge`."""
 
     profile: Profile
     event: Event
     triggers: tuple[Trigger, ...]
     notes: tuple[str, ...] = ()
     alarms: Alarms = NO_ALARMS
+    needed: frozenset[str] = frozenset()
+    scope: Scope | None = None
+    followed: Followed | None = None
 
     def __repr__(self) -> str:
         return f"Observation({self.event!r}, {len(self.triggers)} triggers)"
@@ -128,7 +134,48 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
         timezone=timezone,
         locale=locale,
     )
-    return Observation(profile=after, event=event, triggers=tuple(triggers), notes=notes)
+    seen = Observation(profile=after, event=event, triggers=tuple(triggers), notes=notes)
+    if (
+        audiences.is_stale(rules, profile, now)
+        or counts is not profile.computed
+        or traits is not profile.traits
+        or consent is not profile.consent
+    ) and (rules.audiences or profile.audiences.stamp):
+        return _among(seen, audiences.follow(rules, profile, after, now), rules, now)
+    return seen
+
+
+def settle(
+    rules: RuleSet, seen: Observation, now: datetime, scores: Mapping[str, float | None]
+) -> Observation:
+    """The observation once the models that it `needed` have answered, None for one that failed."""
+    assert seen.followed is not None
+    followed = audiences.scored(rules, seen.followed, seen.profile, now, scores)
+    return _among(seen, followed, rules, now)
+
+
+def _among(seen: Observation, followed: Followed, rules: RuleSet, now: datetime) -> Observation:
+    """The observation with its person in the right audiences, and what that sets off."""
+    profile = msgspec.structs.replace(seen.profile, audiences=followed.membership)
+    if followed.needed:
+        waiting = msgspec.structs.replace(seen, profile=profile, needed=followed.needed, followed=followed)
+        local = now.astimezone(caps.zone(profile.timezone, rules.workspace.timezone))
+        scope = _scope(rules, waiting, now, local, _address(profile)[1], {})
+        return msgspec.structs.replace(waiting, scope=scope)
+    turned = tuple(
+        Trigger(TriggerKind.AUDIENCE, audience_change(change.name, change.entered), change.at)
+        for change in followed.changes
+    )
+    profile, alarms = audiences.armed(profile, now)
+    return msgspec.structs.replace(
+        seen,
+        profile=profile,
+        triggers=seen.triggers + turned,
+        alarms=seen.alarms + alarms,
+        needed=frozenset(),
+        scope=None,
+        followed=None,
+    )
 
 
 def judge(
@@ -257,23 +304,3 @@ def _scope(
         local=caps.local_view(local),
         now=now,
     )
-
-
-def event_view(event: Event) -> dict[str, Any]:
-    """`event.*` of expressions and messages."""
-    return {
-        "name": event.name,
-        "kind": event.kind.value,
-        "properties": event.properties,
-        "context": event.context,
-        "traits": event.traits,
-        "timestamp": event.timestamp,
-        "trusted": event.trusted,
-    }
-
-
-def fence_view(fence: Fence | None) -> dict[str, Any]:
-    """`geofence.*` of expressions and messages: its properties, with its id, and a name."""
-    if fence is None:
-        return {}
-    return {"name": fence.id, **fence.properties, "id": fence.id}

@@ -16,12 +16,13 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from engine.domain.offers.caps import longest_window
-from engine.domain.offers.expressions import Names, Type
+from engine.domain.offers.expressions import Names, Type, Words
 from engine.domain.offers.propensity import ModelCard
 from engine.domain.offers.rules import Computed, Pattern, Rule, RuleSet, TriggerKind, Workspace
 from engine.domain.places.fence_index import build
 from engine.formats.located_yaml import LARGEST_FILE_BYTES, MapNode, Scalar, read
 from engine.formats.problems import Problem, in_order
+from engine.formats.workspace_audiences import audiences, read_all
 from engine.formats.workspace_models import MODELS_PREFIX, model, name_of
 from engine.formats.workspace_names import Declared, fence_names, message_members, profile_types
 from engine.formats.workspace_offers import offer
@@ -121,6 +122,7 @@ def load(rules: Mapping[str, bytes], models: Mapping[str, bytes] | None = None) 
         complete=declared.complete and len(cards) == sum(map(is_rule_file, models)),
     )
     known = _models(cards, models, problems, declared)
+    peopled = audiences(said.audiences, problems, declared, workspace, known, said.settings)
 
     zone = ZoneInfo(workspace.timezone)
     members = message_members(declared)
@@ -152,6 +154,9 @@ def load(rules: Mapping[str, bytes], models: Mapping[str, bytes] | None = None) 
         models=known,
         by_trigger=_by_trigger((made[word] for word in sorted(made)), lambda found: found.when),
         computed_by_trigger=_by_trigger(workspace.computed, lambda found: found.pattern),
+        audiences=peopled,
+        audience_stamp=b"".join(sorted(audience.digest for audience in peopled)),
+        audiences_read_all=read_all(peopled, workspace),
         contact_horizon=longest_window([*workspace.caps, *(c for r in made.values() for c in r.caps)]),
     )
     return Loaded(
@@ -163,14 +168,16 @@ def _names_below(tagged: Iterable[frozenset[str]], places: Places) -> Mapping[fr
     return {ids: fence_names(places.fences[i] for i in ids if i in places.fences) for ids in tagged}
 
 
-def _profile(workspace: Workspace, said: Sections) -> Mapping[str, Type]:
-    """The types below `profile`. A trait whose declaration is faulty may be of any."""
-    types: dict[str, Type] = {}
+def _profile(workspace: Workspace, said: Sections) -> Names:
+    """The types below `profile`. A trait whose declaration is faulty may be of any, and where a file
+    could not be read an audience may be in it."""
+    types: dict[str, Type | Words | Names] = {}
     for section in ("traits", "computed"):
         entry = said.settings.get(section)
         if entry is not None and isinstance(entry.node, MapNode):
             types.update(dict.fromkeys(entry.node.entries, Type.ANY))
-    return {**types, **profile_types(workspace.traits.values(), workspace.computed)}
+    types.update(profile_types(workspace.traits.values(), workspace.computed, said.audiences))
+    return types if said.complete else {**types, "audiences": Type.LIST}
 
 
 def _cards(models: Mapping[str, bytes], problems: list[Problem]) -> list[MapNode]:

@@ -13,6 +13,7 @@ from engine.domain.offers.expressions import (
     ExpressionProblem,
     Names,
     Type,
+    Words,
     compile_expression,
 )
 from engine.domain.offers.rules import Computed, ComputedKind, Render, TraitDeclaration
@@ -39,10 +40,10 @@ LOCAL: Final[Names] = {
     "date": Type.STRING,
     "time": Type.STRING,
 }
-BUILT_IN: Final[Mapping[str, Type]] = {"last_seen": Type.TIMESTAMP}
+BUILT_IN: Final[Names] = {"last_seen": Type.TIMESTAMP, "audiences": Type.LIST}
 """Of `profile`, without anyone declaring it."""
 
-LATER_BUILT_IN: Final = frozenset(("audiences", "sessions", "seconds_in_app", "installed_at", "attribution"))
+LATER_BUILT_IN: Final = frozenset(("sessions", "seconds_in_app", "installed_at", "attribution"))
 _LATER: Final = frozenset(
     ("account", "member", "trip", "offer", "geofence.open", *(f"profile.{name}" for name in LATER_BUILT_IN))
 )
@@ -66,7 +67,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     was one of geofences: then a name that is not here may well stand there.
     """
 
-    profile: Mapping[str, Type] = msgspec.field(default_factory=lambda: BUILT_IN)
+    profile: Names = msgspec.field(default_factory=lambda: BUILT_IN)
     models: frozenset[str] = frozenset()
     purposes: frozenset[str] = frozenset()
     offers: frozenset[str] = frozenset()
@@ -78,9 +79,11 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     places_complete: bool = True
 
 
-def profile_types(traits: Iterable[TraitDeclaration], computed: Iterable[Computed]) -> Mapping[str, Type]:
+def profile_types(
+    traits: Iterable[TraitDeclaration], computed: Iterable[Computed], audiences: Iterable[str]
+) -> Names:
     """The types of everything below `profile`."""
-    types = dict(BUILT_IN)
+    types = {**BUILT_IN, "audiences": Words(frozenset(audiences))}
     types.update((trait.name, _TRAIT_TYPES[trait.type]) for trait in traits)
     types.update((trait.name, computed_type(trait)) for trait in computed)
     return types
@@ -116,9 +119,13 @@ def person_names(declared: Declared) -> Names:
 
 def rule_names(declared: Declared, fences: Names | None) -> Names:
     """What a rule's conditions and an offer's value may read."""
-    scores: Names = dict.fromkeys(declared.models, Type.NUMBER)
-    names = {**person_names(declared), "propensity": scores}
+    names = {**person_names(declared), "propensity": model_names(declared)}
     return names if fences is None else {**names, "geofence": fences}
+
+
+def model_names(declared: Declared) -> Names:
+    """What each model says of a person."""
+    return dict.fromkeys(declared.models, Type.NUMBER)
 
 
 def fence_names(fences: Iterable[Fence]) -> Names:
@@ -158,11 +165,12 @@ def expression(
     try:
         return compile_expression(written, names, expect=expect)
     except ExpressionError as error:
-        problems.extend(_located(node, problem) for problem in error.problems)
+        problems.extend(located(node, problem) for problem in error.problems)
     return None
 
 
-def _located(node: Scalar, problem: ExpressionProblem) -> Problem:
+def located(node: Scalar, problem: ExpressionProblem) -> Problem:
+    """A problem of an expression at its place in the file."""
     line, column = place_in(node, problem.offset)
     message, suggestion = problem.message, problem.suggestion
     if problem.name in _LATER:

@@ -15,8 +15,8 @@ from engine.formats.workspace_values import not_yet, shown
 
 SETTINGS_FILE: Final = "workspace.yaml"
 _SUFFIXES: Final = (".yaml", ".yml")
-_SECTIONS: Final = frozenset(("geofences", "offers", "rules"))
-_LATER: Final = frozenset(("audiences", "actions", "trips"))
+_SECTIONS: Final = frozenset(("geofences", "audiences", "offers", "rules"))
+_LATER: Final = frozenset(("actions", "trips"))
 _TESTS: Final = "tests"
 _EVERYWHERE: Final = _SECTIONS | _LATER | {_TESTS}
 
@@ -27,6 +27,7 @@ class Sections(msgspec.Struct, frozen=True, kw_only=True):
 
     settings: Mapping[str, Entry]
     geofences: tuple[Entry, ...]
+    audiences: Mapping[str, Entry]
     offers: Mapping[str, Entry]
     rules: Mapping[str, Entry]
     complete: bool
@@ -44,7 +45,7 @@ def sections(files: Mapping[str, bytes], problems: list[Problem]) -> Sections:
     """Reads every rule file."""
     settings: dict[str, Entry] = {}
     geofences: list[Entry] = []
-    named: dict[str, dict[str, Entry]] = {"offers": {}, "rules": {}}
+    named: dict[str, dict[str, Entry]] = {"audiences": {}, "offers": {}, "rules": {}}
     complete = True
     for file in sorted(filter(is_rule_file, files)):
         root = read(file, files[file], problems)
@@ -69,6 +70,7 @@ def sections(files: Mapping[str, bytes], problems: list[Problem]) -> Sections:
     return Sections(
         settings=settings,
         geofences=tuple(geofences),
+        audiences=named["audiences"],
         offers=named["offers"],
         rules=named["rules"],
         complete=complete,

@@ -29,7 +29,14 @@ from engine.domain.offers.cel_signatures import SIGNATURES, Type, signature_of
 from engine.domain.offers.cel_syntax import MACROS
 from engine.domain.offers.cel_times import duration_from, timestamp_from, zone
 
-Names = Mapping[str, "Type | Names"]
+
+class Words(msgspec.Struct, frozen=True):
+    """A list that holds some of these words, and never another."""
+
+    words: frozenset[str]
+
+
+Names = Mapping[str, "Type | Words | Names"]
 """What may be read. A nested mapping is closed: only its members exist. ANY and MAP are open."""
 
 NOUNS: Final = {
@@ -62,19 +69,23 @@ SUMS: Final[Mapping[tuple[str, Type, Type], Type]] = {
 
 
 class Shape(msgspec.Struct, frozen=True):
-    """The type of a part; of a map that is closed its members, of a list what its elements are."""
+    """The type of a part; of a map that is closed its members, of a list what its elements are and,
+    where that is known, the only words that can be in it."""
 
     type: Type
     members: Names | None = None
     element: Shape | None = None
+    words: frozenset[str] | None = None
 
 
 ANY: Final = Shape(Type.ANY)
 BOOL: Final = Shape(Type.BOOL)
 
 
-def shape_of_declared(declared: Type | Names) -> Shape:
+def shape_of_declared(declared: Type | Words | Names) -> Shape:
     """The shape of a name as it was declared."""
+    if isinstance(declared, Words):
+        return Shape(Type.LIST, element=Shape(Type.STRING), words=declared.words)
     return Shape(declared) if isinstance(declared, Type) else Shape(Type.MAP, declared)
 
 
@@ -254,6 +265,8 @@ class Checker:
         return Shape(Type.LIST, element=result) if node.macro in ("filter", "map") else BOOL
 
     def binary(self, node: Binary) -> Shape:
+        if node.operator == "in" and self.is_word(node):
+            return BOOL
         left, right = self.check(node.left), self.check(node.right)
         types = (left.type, right.type)
         match node.operator:
@@ -307,6 +320,24 @@ class Checker:
         element = Type.STRING if right.type is Type.MAP else (right.element or ANY).type
         if left.type is not element and not {left.type, element} & {Type.ANY, Type.NULL}:
             self.problem(f"{NOUNS[left.type]} is never in a list of {PLURALS[element]}", node)
+
+    def is_word(self, node: Binary) -> bool:
+        """Whether this looks for one written word in a list of known words: then that word is read."""
+        path, word = self.path_of(node.right), node.left
+        if path is None or not isinstance(word, Constant) or not isinstance(word.value, str):
+            return False
+        words = self.shape_of(node.right).words
+        if words is None:
+            return False
+        self.shape_of(word)
+        self.reads.add(".".join((*path, word.value)))
+        if word.value not in words:
+            close = nearest(word.value, words)
+            self.problem(
+                f"`{'.'.join(path)}` never has `{word.value}`", word,
+                suggestion=None if close is None else f'"{close}"',
+            )  # fmt: skip
+        return True
 
     def call(self, node: Call) -> Shape:
         target = None if node.target is None else self.check(node.target).type

@@ -45,13 +45,24 @@ from typing import Any
 import msgspec
 
 from engine.domain.offers.cel_compile import compile_tree
+from engine.domain.offers.cel_moments import Moment, moments_of
 from engine.domain.offers.cel_problems import ExpressionError, ExpressionProblem
 from engine.domain.offers.cel_signatures import Type
 from engine.domain.offers.cel_syntax import parse
-from engine.domain.offers.cel_types import NOUNS, Checker, Names
+from engine.domain.offers.cel_types import NOUNS, Checker, Names, Words
 from engine.domain.offers.scope import Scope
 
-__all__ = ["Expression", "ExpressionError", "ExpressionProblem", "Names", "Type", "compile_expression"]
+__all__ = [
+    "Expression",
+    "ExpressionError",
+    "ExpressionProblem",
+    "Moment",
+    "Names",
+    "Type",
+    "Words",
+    "compile_expression",
+    "compile_moments",
+]
 
 
 class Expression(msgspec.Struct, frozen=True):
@@ -91,3 +102,12 @@ def compile_expression(text: str, names: Names, *, expect: Type | None = None) -
         raise ExpressionError(checker.problems)
     evaluate = compile_tree(tree, checker.shapes, wanted)
     return Expression(text, evaluate, frozenset(checker.reads), found if wanted is Type.ANY else wanted)
+
+
+def compile_moments(text: str, names: Names, ticking: frozenset[str]) -> tuple[Moment, ...]:
+    """The comparisons of a sound condition that time alone can turn: of `now`, and of the members
+    of `profile` in `ticking`. Raises ExpressionError where time is used in another way."""
+    tree = parse(text)
+    checker = Checker(names)
+    checker.check(tree)
+    return moments_of(tree, checker.shapes, ticking)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from engine.domain.offers.expressions import Expression
+from engine.domain.offers.expressions import Expression, Moment
 from engine.domain.offers.propensity import ModelCard
 from engine.domain.places.fence_index import Fence, FenceIndex
 
@@ -103,6 +103,8 @@ class TriggerKind(StrEnum):
     SCREEN = "screen"
     ENTER = "enter"
     EXIT = "exit"
+    AUDIENCE = "audience"
+    """A person entered or left an audience; the trigger's name is `audience_change(…)`."""
 
 
 class Pattern(msgspec.Struct, frozen=True, kw_only=True):
@@ -135,6 +137,26 @@ class Computed(msgspec.Struct, frozen=True, kw_only=True):
     value: Expression | None = None
     of: str = ""
     steps: tuple[tuple[float, str], ...] = ()
+
+
+class Audience(msgspec.Struct, frozen=True, kw_only=True):
+    """People of whom `condition` is true. `moments` are the comparisons in it that time can turn,
+    `ticking` the computed traits in them that grow steadily, `shifting` those that change by themselves
+    at some moment; `models` are those whose scores it reads. `digest` (4 bytes) tells this definition,
+    with all that it rests on, from any other."""
+
+    name: str
+    condition: Expression
+    digest: bytes
+    moments: tuple[Moment, ...] = ()
+    ticking: tuple[Computed, ...] = ()
+    shifting: tuple[Computed, ...] = ()
+    models: frozenset[str] = frozenset()
+
+
+def audience_change(name: str, entered: bool) -> str:
+    """The name of the trigger that somebody entered or left an audience."""
+    return f"{'entered' if entered else 'left'} {name}"
 
 
 class PushMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -220,6 +242,12 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
     models: Mapping[str, ModelCard]
     by_trigger: Mapping[tuple[TriggerKind, str], tuple[Rule, ...]]
     computed_by_trigger: Mapping[tuple[TriggerKind, str], tuple[Computed, ...]]
+    audiences: tuple[Audience, ...] = ()
+    """Each after those that it rests on."""
+    audience_stamp: bytes = b""
+    """The digests of all audiences, one after the other: what a profile was checked against."""
+    audiences_read_all: bool = False
+    """Whether one of them reads what any event may change, such as when the person was last seen."""
     contact_horizon: timedelta = timedelta(days=400)
     """How far back any cap looks: offers made before are forgotten."""
 

@@ -89,6 +89,14 @@ def read(state: Mapping[str, Any], computed: Iterable[Computed], now: datetime) 
     return values
 
 
+def next_change(trait: Computed, state: Mapping[str, Any], now: datetime) -> datetime | None:
+    """When the trait's value changes next if nothing happens, other than by growing steadily."""
+    known = state.get(trait.name)
+    if trait.kind is ComputedKind.DAYS_SINCE and known is not None and known > now:
+        return known  # type: ignore[no-any-return]  # a device's clock ran ahead: it stands at 0 till then
+    return None
+
+
 def _step(value: Any, steps: tuple[tuple[float, str], ...]) -> str:
     reached = steps[0][1]
     if isinstance(value, int | float):
@@ -138,4 +146,5 @@ def profile_view(profile: Profile, workspace: Workspace, now: datetime) -> dict[
             if value is not UNKNOWN:
                 view[name] = value
     view.update(read(profile.computed, workspace.computed, now))
+    view["audiences"] = list(profile.audiences.since)
     return view

@@ -20,6 +20,7 @@ from engine.domain.people.profiles import (
     Address,
     Identity,
     IdentityKey,
+    Membership,
     Profile,
 )
 
@@ -240,7 +241,7 @@ def earlier_owners(loser: Profile, keys: Sequence[IdentityKey]) -> dict[Identity
     }
 
 
-def inherits(profile: Profile, ended: Profile) -> Profile:
+def inherits(profile: Profile, ended: Profile, at: datetime) -> Profile:
     """The owner's document with what must not be lost with a profile that has no identity left: the
     offers made, which caps count, and the newest word on each purpose."""
     consent = dict(profile.consent)
@@ -250,7 +251,10 @@ def inherits(profile: Profile, ended: Profile) -> Profile:
             consent[purpose] = statement
     contacts = {c.decision: c for c in (*ended.contacts, *profile.contacts)}
     return msgspec.structs.replace(
-        profile, consent=consent, contacts=tuple(sorted(contacts.values(), key=lambda c: (c.at, c.decision)))
+        profile,
+        consent=consent,
+        contacts=tuple(sorted(contacts.values(), key=lambda c: (c.at, c.decision))),
+        audiences=profile.audiences.unchecked(at),
     )
 
 
@@ -263,5 +267,6 @@ def loses(profile: Profile, keys: Sequence[IdentityKey], to: str) -> Profile:
         profile,
         identities=identities,
         devices=devices,
+        audiences=profile.audiences if identities else Membership(),
         succeeded_by=profile.succeeded_by if identities else to,
     )

@@ -116,6 +116,21 @@ class Contact(msgspec.Struct, frozen=True, gc=False, array_like=True):
     delivered: bool = False
 
 
+class Membership(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
+    """The audiences that a person is in. `since` is by name; `stamp` says which definitions they were
+    checked against; `due` is when time alone can change them next, None for never, and `armed` when
+    the timer fires that has them looked at then, which may be earlier."""
+
+    since: dict[str, datetime] = {}
+    stamp: bytes = b""
+    due: datetime | None = None
+    armed: datetime | None = None
+
+    def unchecked(self, now: datetime) -> Membership:
+        """To be looked at again at the next event, whatever that changes: after a merge, say."""
+        return msgspec.structs.replace(self, due=now)
+
+
 class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Everything known of one person. `version` 0 means not stored yet."""
 
@@ -132,6 +147,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     devices: dict[str, Address] = {}
     presence: Presence = Presence()
     contacts: tuple[Contact, ...] = ()
+    audiences: Membership = Membership()
     timezone: str | None = None
     locale: str | None = None
     succeeded_by: str | None = None
