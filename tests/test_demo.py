@@ -71,13 +71,11 @@ def test_what_does_not_agree_with_the_expectation_is_told_and_fails(folder: Path
         shutil.copytree(folder / "models", other / "models")
         short(other, 200)
         scenario = other / "rules" / "tests" / "bus-304.yaml"
-        scenario.write_text(
-            scenario.read_text("utf-8").replace("rule: rainy-day", "rule: sunny-day", 1), "utf-8"
-        )
+        scenario.write_text(scenario.read_text("utf-8").replace("rule: rainy-day", "rule: menu", 1), "utf-8")
         code, lines, said = ride(other)
     assert code == 1
     assert "decided but not expected: offered rainy-day menu-tip" in said
-    assert "expected but not decided: offered sunny-day menu-tip" in said
+    assert "expected but not decided: offered menu menu-tip" in said
     assert lines[-1]["offered"] >= 1
 
 

@@ -2,13 +2,14 @@
 
 Scenario tests and backtests drive it. Nothing here decides: `decide_units` does, as it does between a
 tick's load and commit. What the database does for an engine is done here by dictionaries: documents
-by id, the index of identities, the messages that were seen.
+by id, the index of identities, the messages that were seen, the timers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from heapq import heappop, heappush
 from typing import cast
 
 import msgspec
@@ -21,7 +22,8 @@ from engine.domain.decide import Observation, Verdict
 from engine.domain.offers.decisions import Decision
 from engine.domain.people import identity
 from engine.domain.people.events import Event, Location
-from engine.domain.people.profiles import PROFILE_NAMESPACE, IdentityKey, Profile
+from engine.domain.people.profiles import PROFILE_NAMESPACE, IdentityKey, Profile, bucket_of
+from engine.domain.people.timers import Timer
 
 SECRET = bytes(32)
 """What ids of new profiles derive from, where no engine's own secret is given."""
@@ -51,6 +53,9 @@ class Rehearsal:
         self.profiles: dict[str, Profile] = {}
         self._owners: dict[IdentityKey, str] = {}
         self._seen: dict[tuple[str, str, str], tuple[Decision, ...]] = {}
+        self._timers: dict[tuple[str, str], Timer] = {}
+        self._due: list[tuple[datetime, bool, str, str]] = []
+        """A heap of when, paced, profile and timer; one that was moved or called off stays in it."""
         self._secret = secret
         for profile in profiles:
             self.enrol(profile)
@@ -86,12 +91,48 @@ class Rehearsal:
             )
             for position, event in enumerate(events)
         ]
-        told = self._tick(pending, now)
-        return [told[position] for position in range(len(pending))]
+        return self._tick(pending, now)
 
-    def _tick(self, batch: list[Pending], now: datetime) -> dict[int, Told]:
+    def set(self, profile_id: str, timer: Timer) -> None:
+        """A timer as the database would hold it, or the same one moved."""
+        self._timers[profile_id, timer.id] = timer
+        heappush(self._due, (timer.due_at, timer.paced, profile_id, timer.id))
+
+    def advance(self, to: datetime) -> list[Told]:
+        """Lets time pass up to `to`, inclusive: each timer fires at its own time."""
+        told: list[Told] = []
+        while self._due and self._due[0][0] <= to:
+            moment, paced = self._due[0][:2]
+            batch: list[Pending] = []
+            while self._due and self._due[0][:2] == (moment, paced):
+                _, _, profile_id, identifier = heappop(self._due)
+                timer = self._timers.get((profile_id, identifier))
+                if timer is not None and timer.due_at == moment:
+                    batch.append(self._fired(profile_id, timer, len(batch)))
+            told += self._tick(batch, moment)
+        return told
+
+    def _fired(self, profile_id: str, timer: Timer, position: int) -> Pending:
+        """The timer's event, for whoever stands for its profile now."""
+        heir = profile_id
+        followed = {heir}
+        while (ended := self.profiles.get(heir)) is not None and ended.succeeded_by:
+            heir = ended.succeeded_by
+            if heir in followed:
+                break
+            followed.add(heir)
+        return Pending(
+            event=msgspec.structs.replace(timer.event, timestamp=timer.due_at, received_at=timer.due_at),
+            reply=_NOBODY,
+            keys=((PROFILE_NAMESPACE, heir),),
+            position=position,
+            timer=(bucket_of(profile_id), profile_id, timer.id, timer.due_at),
+        )
+
+    def _tick(self, batch: list[Pending], now: datetime) -> list[Told]:
         """Ticks until nothing is left: what changes identities commits alone, as in a lane."""
         told: dict[int, Told] = {}
+        events = len(batch)
 
         def watch(pending: Pending, seen: Observation, verdict: Verdict) -> None:
             told[pending.position] = Told(
@@ -107,7 +148,7 @@ class Rehearsal:
             units = [Unit(events, self.profiles, self._owners, self._secret) for events in grouped]
             decide_units(units, self.ruling, turn, watcher=watch)
             batch = [one for unit in units for one in self._commit(unit, told, now)]
-        return told
+        return [told[position] for position in range(events)]
 
     def _commit(self, unit: Unit, told: dict[int, Told], now: datetime) -> list[Pending]:
         """Takes over what the unit wrote; answers the events to decide again or still to decide."""
@@ -122,6 +163,15 @@ class Rehearsal:
             return [*unit.done, *unit.left]
         for profile in unit.written.values():
             self.enrol(msgspec.structs.replace(profile, version=profile.version + 1))
+        for _, profile_id, identifier, due_at in unit.rung:
+            timer = self._timers.get((profile_id, identifier))
+            if timer is not None and timer.due_at == due_at:
+                del self._timers[profile_id, identifier]
+        for (profile_id, identifier), wound in unit.alarms.items():
+            if wound is None:
+                self._timers.pop((profile_id, identifier), None)
+            else:
+                self.set(profile_id, wound)
         for pending in unit.done:
             one = told.get(pending.position)
             if pending.stored_seq is None and pending.repeat_of is None and one is not None:

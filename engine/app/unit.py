@@ -105,8 +105,8 @@ class Unit:
         self._event_rows: list[EventRow] = []
         self._decision_rows: list[DecisionRow] = []
         self._probes: list[tuple[int, str, str, str]] = []
-        self._rung: list[tuple[int, str, str, datetime]] = []
-        self._alarms: dict[tuple[str, str], Timer | None] = {}
+        self.rung: list[tuple[int, str, str, datetime]] = []
+        self.alarms: dict[tuple[str, str], Timer | None] = {}
         """What this tick leaves of timers, by profile and id: set or moved, None for called off."""
         self._secret = secret
 
@@ -279,7 +279,7 @@ class Unit:
                     )
                 )
         if pending.timer is not None:
-            self._rung.append(pending.timer)
+            self.rung.append(pending.timer)
         if seen.alarms:
             self._wind(profile.id, seen.alarms)
         if verdict.alarms:
@@ -288,9 +288,9 @@ class Unit:
 
     def _wind(self, profile_id: str, alarms: Alarms) -> None:
         for identifier in alarms.cancelled:
-            self._alarms[profile_id, identifier] = None
+            self.alarms[profile_id, identifier] = None
         for timer in alarms.set:
-            self._alarms[profile_id, timer.id] = timer
+            self.alarms[profile_id, timer.id] = timer
 
     def rows(self, number: int, commit: Commit) -> None:
         """Adds the unit's rows to the tick's, under its number."""
@@ -311,8 +311,8 @@ class Unit:
         commit.sends.extend(sends)
         commit.probes.extend((number, *row) for row in self._probes)
         # One statement must not delete and set the same row.
-        commit.timers_done.extend((number, *row) for row in self._rung if row[1:3] not in self._alarms)
-        for (profile_id, identifier), timer in self._alarms.items():
+        commit.timers_done.extend((number, *row) for row in self.rung if row[1:3] not in self.alarms)
+        for (profile_id, identifier), timer in self.alarms.items():
             bucket = bucket_of(profile_id)
             if timer is None:
                 commit.timers_done.append((number, bucket, profile_id, identifier, None))

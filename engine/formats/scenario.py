@@ -16,9 +16,9 @@ import msgspec
 
 from engine.domain.offers.decisions import Outcome, Reason
 from engine.domain.offers.rules import ComputedKind, RuleSet
+from engine.domain.offers.scope import UNKNOWN
 from engine.domain.people import computed
 from engine.domain.people.events import Kind
-from engine.domain.offers.scope import UNKNOWN
 from engine.formats.located_yaml import AnyNode, Entry, ListNode, MapNode, Scalar, read
 from engine.formats.problems import Problem, did_you_mean
 from engine.formats.workspace_places import plain
@@ -48,6 +48,8 @@ _CALL = (
     "at", "type", "from", "event", "name", "properties", "traits", "context", "userId", "anonymousId",
     "previousId", "groupId", "messageId", "timestamp", "originalTimestamp",
 )  # fmt: skip
+_WORDS: Final = {"outcome": tuple(o.value for o in Outcome), "reason": tuple(r.value for r in Reason)}
+_CALLS: Final = tuple(kind.value for kind in Kind)
 DEFAULT_USER: Final = "someone"
 
 
@@ -106,7 +108,7 @@ class ScenarioEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
-    """One story. `track` is a path as it was written, to be found from `file`. `until` is when it
+    """One story. `track` is a path as it was written, and where that stands. `until` is when the story
     ends, after its start."""
 
     name: str
@@ -117,6 +119,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     weather: Mapping[str, Any] = {}
     propensity: Mapping[str, float | None] = {}
     track: str | None = None
+    track_line: int = 0
+    track_column: int = 0
     events: tuple[ScenarioEvent, ...] = ()
     until: timedelta | None = None
     expect: tuple[Expected, ...] = ()
@@ -171,7 +175,9 @@ def _scenario(node: AnyNode, problems: Problems, rules: RuleSet) -> Scenario | N
     person = _person(found["profile"], problems, rules) if "profile" in found else Person()
     now = moment(found["now"], problems, UTC) if "now" in found else None
     if "now" not in found and "track" not in found:
-        problems.append(node.problem('"now" is missing', "add now: 2026-01-12T09:00:00Z, when the story begins"))
+        problems.append(
+            node.problem('"now" is missing', "add now: 2026-01-12T09:00:00Z, when the story begins")
+        )
     events = _listed(found.get("events"), problems, "events such as {at: +5m, type: track, event: …}")
     calls = tuple(call for item in events if (call := _event(item, problems)) is not None)
     until = _offset(found["until"], problems) if "until" in found else None
@@ -191,6 +197,8 @@ def _scenario(node: AnyNode, problems: Problems, rules: RuleSet) -> Scenario | N
         weather=_values(found.get("weather"), problems, "weather such as {temp_c: 4.0}"),
         propensity=_propensity(found["propensity"], problems, rules) if "propensity" in found else {},
         track=name(found["track"], problems, "the name of a GPX file") if "track" in found else None,
+        track_line=found["track"].line if "track" in found else 0,
+        track_column=found["track"].column if "track" in found else 0,
         events=calls,
         until=until,
         expect=expect,
@@ -323,7 +331,7 @@ def _event(node: AnyNode, problems: Problems) -> ScenarioEvent | None:
         if word not in found:
             problems.append(node.problem(f'"{word}" is missing'))
     at = _offset(found["at"], problems) if "at" in found else None
-    call = choice(found["type"], problems, [kind.value for kind in Kind]) if "type" in found else None
+    call = choice(found["type"], problems, _CALLS) if "type" in found else None
     sender = choice(found["from"], problems, ("app", "server")) if "from" in found else "app"
     body = {word: plain(value) for word, value in found.items() if word not in ("at", "type", "from")}
     if at is None or call is None:
@@ -365,14 +373,11 @@ def _expected(node: AnyNode, problems: Problems, rules: RuleSet) -> Expected | N
     if "outcome" not in found:
         problems.append(node.problem('"outcome" is missing', "one of offered, deferred, suppressed"))
     words: dict[str, str] = {}
-    options = {"outcome": [o.value for o in Outcome], "reason": [r.value for r in Reason]}
     for word, value in found.items():
         if word == "message":
             continue
-        if word in options:
-            said = choice(value, problems, options[word])
-        else:
-            said = name(value, problems, f"a {word}")
+        options = _WORDS.get(word)
+        said = choice(value, problems, options) if options else name(value, problems, f"a {word}")
         if said is not None:
             words[word] = said
     known = {"rule": rules.rules, "offer": rules.offers, "geofence": rules.fences}

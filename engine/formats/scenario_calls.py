@@ -91,7 +91,8 @@ def _body(
                 context[word] = value
         if person.device is not None:
             own_id = person.user_id or person.anonymous_id
-            context["device"] = {"id": f"{own_id}-phone", "token": f"{own_id}-token", **person.device}
+            stated = {word: value for word, value in person.device.items() if word != "permissions"}
+            context["device"] = {"id": f"{own_id}-phone", "token": f"{own_id}-token", **stated}
             if "permissions" in person.device:
                 context["permissions"] = person.device["permissions"]
     if scenario.weather:

@@ -21,6 +21,7 @@ app = App(
 COMMANDS = {
     "serve": "Run the engine. Prints `ready http://HOST:PORT` once it takes events.",
     "demo": "Replay a real bus ride through the engine, on an embedded database of its own.",
+    "test": "Play a workspace's scenario tests: no server, no database.",
     "check": "Check a workspace: every problem with its file, line and column.",
     "migrate": "Bring the database's schema up to date; serve does so when it starts.",
     "contract": "Write the OpenAPI document and the JSON Schemas for SDK authors into a folder.",

@@ -24,16 +24,16 @@ from engine.app.cli.check import check_folders, print_problems
 from engine.app.cli.environment import errors, fail, read_settings
 from engine.app.demo.fcm_stand_in import StandIn, stand_in
 from engine.app.demo.report import Report
-from engine.app.demo.ride import Call, calls
+from engine.app.ruling import Ruling
 from engine.app.settings import Settings
-from engine.formats.gpx import TrackFix, read_gpx
 from engine.formats.problems import render_all
-from engine.formats.scenario import Expected, Scenario, read_scenarios
+from engine.formats.scenario import Expected, Scenario
+from engine.formats.scenario_calls import Call, begins_at, calls, introduction
+from engine.formats.scenario_files import Story, read_stories
 
 SCENARIO = "tests/bus-304.yaml"
 DATABASE = "viewfinder_demo_"
 WRITE_KEY, SERVER_KEY, ADMIN_TOKEN = "demo-app", "demo-server", "demo-admin"
-DEVICE_TOKEN = "demo-device-token"
 READY_SECONDS = 30.0
 PUSH_SECONDS = 10.0
 
@@ -49,31 +49,27 @@ def demo(
     if checked.ruling is None:
         print_problems(checked, errors)
         return 1
-    scenario, fixes = _story(Path(settings.rules))
+    story = _story(Path(settings.rules), checked.ruling)
     try:
         server = start(Path(settings.data))
     except EmbeddedPostgresError as fault:
         fail(str(fault), 1)
     try:
-        return asyncio.run(_play(settings, server.dsn, scenario, fixes, once=once, as_json=json))
+        return asyncio.run(_play(settings, server.dsn, story, once=once, as_json=json))
     finally:
         server.stop()
 
 
-def _story(rules: Path) -> tuple[Scenario, tuple[TrackFix, ...]]:
+def _story(rules: Path, checked: Ruling) -> Story:
     file = rules / SCENARIO
     if not file.is_file():
         fail(f"{file} is missing: the demo plays that scenario; run it where the sample workspace is", 1)
-    data = file.read_bytes()
-    scenarios, problems = read_scenarios(SCENARIO, data)
-    if problems:
-        fail(render_all(problems, {SCENARIO: data}), 1)
-    scenario = scenarios[0]
-    track_file = file.parent / scenario.track
-    track = read_gpx(track_file.read_bytes(), scenario.track)
-    if not track.fixes:
-        fail(f"{track_file} has no fixes", 1)
-    return scenario, track.fixes
+    found = read_stories(rules, checked.rules, SCENARIO)
+    if found.problems:
+        fail(render_all(found.problems, found.sources), 1)
+    if not found.stories or not found.stories[0].fixes:
+        fail(f"{file} has no scenario with a track", 1)
+    return found.stories[0]
 
 
 @asynccontextmanager
@@ -103,8 +99,7 @@ async def _fresh_database(dsn: str) -> AsyncIterator[str]:
 async def _play(
     settings: Settings,
     dsn: str,
-    scenario: Scenario,
-    fixes: tuple[TrackFix, ...],
+    story: Story,
     *,
     once: bool,
     as_json: bool,
@@ -115,7 +110,9 @@ async def _play(
             _fresh_database(dsn) as database,
             _engine(settings, database, fcm, Path(folder)) as (process, url),
         ):
-            requests = list(calls(scenario, fixes, DEVICE_TOKEN))
+            scenario = story.scenario
+            start = begins_at(scenario, story.fixes)
+            requests = [introduction(scenario, start), *calls(scenario, story.fixes)]
             report = Report(as_json=as_json, total=len(requests))
             started = time.perf_counter()
             with report.progress:
@@ -179,7 +176,7 @@ async def _ride(url: str, requests: list[Call], report: Report, scenario: Scenar
     not as the scenario expects. An app is told of its offers only, so an operator looks on."""
     expected = list(scenario.expect)
     problems: list[str] = []
-    user = quote(str(scenario.profile["user_id"]), safe="")
+    user = quote(str(scenario.profile.user_id), safe="")
     known: set[str] = set()
     async with (
         httpx.AsyncClient(base_url=url, auth=(WRITE_KEY, ""), timeout=30.0) as app,
@@ -206,7 +203,7 @@ async def _ride(url: str, requests: list[Call], report: Report, scenario: Scenar
 
 
 async def _post(client: httpx.AsyncClient, call: Call) -> dict[str, Any]:
-    response = await client.post(call.path, json=call.body)
+    response = await client.post(f"/v1/{call.call}", json=call.body)
     response.raise_for_status()
     answer: dict[str, Any] = response.json()
     return answer
@@ -216,7 +213,7 @@ def _compare(decision: dict[str, Any], expected: list[Expected]) -> list[str]:
     if expected and expected[0].agrees(decision):
         del expected[0]
         return []
-    named = {name: decision[name] for name in Expected.__struct_fields__}
+    named = {word: decision[word] for word in ("outcome", "rule", "offer", "reason", "geofence")}
     return [f"decided but not expected: {_told(Expected(**named))}"]
 
 

@@ -1,0 +1,97 @@
+"""A candidate's fate in words: which gate stopped it, and by how much."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from engine.domain.offers.decisions import Judged, Reason
+from engine.domain.offers.expressions import Expression
+from engine.domain.offers.rules import RuleSet
+from engine.domain.offers.scope import Scope
+
+_LONGEST_VALUE = 60
+
+
+def sentence(judged: Judged) -> str:
+    """Why a candidate went no further, with its numbers, as one would say it. The winner "won"."""
+    if judged.reason is None:
+        return "won" + _worth(judged)
+    numbers = judged.numbers
+    match judged.reason:
+        case Reason.CAPPED:
+            of = "the workspace" if numbers["of"] == "workspace" else numbers["of"]
+            return f"{numbers['count']} of {numbers['times']} per {numbers['per']} used, a cap of {of}"
+        case Reason.NO_CONSENT:
+            return f"consent for {numbers['purpose']} is {numbers['state']}"
+        case Reason.CONDITION_FALSE:
+            return f"not true: {numbers.get('condition', 'its condition')}"
+        case Reason.CONDITION_UNKNOWN:
+            return f"something in it is not known: {numbers.get('condition') or numbers.get('value')}"
+        case Reason.LOW_PROPENSITY:
+            return f"propensity {numbers['propensity']:.2f} is below {numbers['atLeast']:g}"
+        case Reason.NOT_WORTH_IT:
+            return (
+                f"expected value {numbers['expectedValue']:+.2f}: "
+                f"propensity {numbers['propensity']:.2f} × ({numbers['value']:g} - cost {numbers['cost']:g})"
+            )
+        case Reason.OUTRANKED:
+            return f"{numbers['by']} ranks higher" + _worth(judged)
+        case Reason.QUIET_HOURS if "from" in numbers:
+            return f"{numbers['local']} is within quiet hours, {numbers['from']} to {numbers['to']}"
+        case _:
+            return ", ".join(f"{_spaced(word)} {shown(value)}" for word, value in numbers.items())
+
+
+def _worth(judged: Judged) -> str:
+    parts = []
+    if judged.propensity is not None:
+        parts.append(f"propensity {judged.propensity:.2f}")
+    if judged.expected_value is not None:
+        parts.append(f"expected value {judged.expected_value:+.2f}")
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _spaced(word: str) -> str:
+    """`ageSeconds` as "age seconds"."""
+    return "".join(f" {c.lower()}" if c.isupper() else c for c in word)
+
+
+def shown(value: Any) -> str:
+    """A value in a sentence, as short as it can be."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, datetime):
+        return f"{value:%Y-%m-%d %H:%M:%S}Z"
+    if isinstance(value, timedelta):
+        return f"{value.total_seconds():g}s"
+    text = f'"{value}"' if isinstance(value, str) else str(value).lower() if value is None else str(value)
+    if isinstance(value, bool):
+        text = text.lower()
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 1] + "…"
+
+
+def stopped_at(judged: Judged, rules: RuleSet) -> Expression | None:
+    """The expression that a candidate fell at, where it was one."""
+    rule, offer = rules.rules.get(judged.rule), rules.offers.get(judged.offer)
+    texts = (judged.numbers.get("condition"), judged.numbers.get("value"))
+    expressions = (
+        rule.when.condition if rule else None,
+        rule.condition if rule else None,
+        offer.value if offer else None,
+    )
+    return next((one for one in expressions if one is not None and one.text in texts), None)
+
+
+def values_read(expression: Expression, scope: Scope) -> list[tuple[str, str]]:
+    """What the expression looked at, by dotted path, and what was found there."""
+    found = []
+    for path in sorted(expression.reads):
+        root, *steps = path.split(".")
+        value: Any = getattr(scope, root, None)
+        for step in steps:
+            value = value.get(step) if isinstance(value, Mapping) else None
+        if not isinstance(value, Mapping):
+            found.append((path, "unknown" if value is None else shown(value)))
+    return found
