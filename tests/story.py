@@ -16,7 +16,7 @@ import msgspec
 from engine.app.replies import Pending, Reply
 from engine.app.unit import Asked, Turn, Unit
 from engine.domain import decide
-from engine.domain.decide import Observation, Verdict
+from engine.domain.decide import Observation, Sending, Verdict
 from engine.domain.offers.decisions import Decision, Judged
 from engine.domain.offers.rules import RuleSet
 from engine.domain.people import identity
@@ -30,6 +30,7 @@ from engine.domain.people.profiles import (
     decode_profile,
     encode_profile,
 )
+from engine.domain.people.timers import Timer
 from engine.formats.workspace import load
 
 NOON = datetime(2026, 1, 12, 12, 0, tzinfo=UTC)
@@ -124,6 +125,8 @@ class Story:
         self.profile = profile if profile is not None else someone()
         self.scores = scores
         self.decisions: list[Decision] = []
+        self.sends: list[Sending] = []
+        self.timers: dict[str, Timer] = {}
         self.seen: Observation | None = None
         self.verdict: Verdict | None = None
 
@@ -139,7 +142,21 @@ class Story:
         self.verdict = judge(self.rules, self.seen, moment, self.scores, newest)
         self.profile = stored(self.verdict.profile)
         self.decisions += self.verdict.decisions
+        self.sends += self.verdict.sends
+        alarms = self.seen.alarms + self.verdict.alarms
+        for identifier in alarms.cancelled:
+            self.timers.pop(identifier, None)
+        self.timers |= {timer.id: timer for timer in alarms.set}
         return self.verdict.decisions
+
+    def wait(self, until: datetime) -> list[Decision]:
+        """Lets time pass until then: what was decided as timers fired, each at its own time."""
+        decided: list[Decision] = []
+        while due := [t for t in self.timers.values() if t.due_at <= until]:
+            timer = self.timers.pop(min(due, key=lambda t: (t.due_at, t.id)).id)
+            kept = msgspec.json.decode(msgspec.json.encode(timer.event), type=Event)  # as its row holds it
+            decided += self.tell(msgspec.structs.replace(kept, received_at=timer.due_at))
+        return decided
 
     def ask(self, told: Event, now: datetime | None = None, newest: Location | None = None) -> Decision:
         """The one decision on an event."""

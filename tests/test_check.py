@@ -132,7 +132,6 @@ def test_what_the_language_says_is_built_or_said_to_be_not_supported_yet() -> No
     """`the-whole-language` holds the examples of the language's page, word for word but for two
     mends: quotes around an expression with a comma, and a French body for a French title."""
     said = expected_in((DEFECTS / "folders/the-whole-language/expected.txt").read_text("utf-8").splitlines())
-    assert len(said) == 55
     assert all(line.endswith('" is not supported yet') for line, _ in said)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from datetime import timedelta
 
 from engine.app.timers import LEASE, Timers
 from engine.domain.people.events import Device, Kind, Sender
@@ -180,4 +181,34 @@ async def test_a_timer_fires_once_whoever_claims_it_and_again_after_a_crash(post
     assert sum(fired) == 40
     assert again == 10
     assert {p.computed["orders"] for p in after if p is not None} == {1}
+    assert await fetch(postgres_dsn, "SELECT FROM timers") == []
+
+
+async def test_a_cart_left_alone_survives_a_crash_and_a_change_of_identity(postgres_dsn: str) -> None:
+    """An anonymous person fills a cart, the engine goes, they log in elsewhere: told of it once."""
+    rules = lanes.rule_set(
+        lanes.RULES
+        + b"""
+  cart:
+    when: {event: Cart Updated, for: 1h, by: event.properties.cart}
+    unless: {event: Order Completed, by: event.properties.cart}
+    offer: thanks
+"""
+    )
+    cart = {"properties": {"cart": "c1"}}
+    async with lanes.engine(postgres_dsn, rules) as engine:
+        await engine.send(event(name="Cart Updated", anonymous="phone", **cart))
+        await engine.send(event(name="Cart Updated", anonymous="phone", properties={"cart": "c2"}))
+    async with lanes.engine(postgres_dsn, rules) as one, lanes.engine(postgres_dsn, rules) as two:
+        await two.send(arrival("ada"))
+        await two.send(event(lanes.Kind.IDENTIFY, user="ada", anonymous="phone"))
+        await two.send(event(name="Order Completed", user="ada", properties={"cart": "c2"}))
+        one.now = two.now = NOW + timedelta(minutes=59, seconds=59)
+        timers = [Timers(e.store, e.lane, lambda e=e: e.now) for e in (one, two)]
+        assert sum(await asyncio.gather(*(t.fire_due() for t in timers))) == 0
+        one.now = two.now = NOW + timedelta(hours=1)
+        assert sum(await asyncio.gather(*(t.fire_due() for t in timers))) >= 1
+        assert len(one.sends + two.sends) == 1
+    made = await fetch(postgres_dsn, "SELECT rule, outcome FROM decisions WHERE outcome = 'offered'")
+    assert lanes.plain(made) == [("cart", "offered")]
     assert await fetch(postgres_dsn, "SELECT FROM timers") == []

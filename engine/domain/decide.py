@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -17,33 +18,39 @@ from engine.domain.offers.decisions import Decision, Reason
 from engine.domain.offers.eligibility import Candidate, Circumstances, Stop
 from engine.domain.offers.rules import Rule, RuleSet, TriggerKind, audience_change
 from engine.domain.offers.scope import Scope
-from engine.domain.people import audiences, computed, fold
+from engine.domain.people import audiences, computed, fold, memory
 from engine.domain.people.audiences import Followed
 from engine.domain.people.consent import location_precision, with_statements
 from engine.domain.people.events import Event, Kind, Location, Sender
-from engine.domain.people.profiles import Address, Contact, Profile
+from engine.domain.people.memory import Occurrence
+from engine.domain.people.profiles import Address, Contact, Past, Profile
 from engine.domain.people.timers import NO_ALARMS, Alarms, is_internal
 from engine.domain.places.fence_index import Fence
 from engine.domain.places.presence import fix_of, step
-from engine.domain.views import event_view, fence_view
+from engine.domain.views import earlier_view, event_view, fence_view
 
 _TRIGGERS = {Kind.TRACK: TriggerKind.EVENT, Kind.PAGE: TriggerKind.PAGE, Kind.SCREEN: TriggerKind.SCREEN}
 
 
 class Trigger(msgspec.Struct, frozen=True):
     """Something that can set rules off: the event itself, or a transition that its fix showed, each
-    at its own time."""
+    at its own time. `event` is what expressions see as the event where that is an earlier one."""
 
     kind: TriggerKind
     name: str
     at: datetime
     fence: Fence | None = None
+    event: Mapping[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"Trigger({self.kind.value!r}, {self.name!r})"
 
 
 class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """The profile after the event, the event as it may be kept, what it set off, and the timers that
-    it sets and calls off. Where it hangs on scores who is in which audience, `needed` names their
-    models and `scope` what they read; then `settle` comes before `judge`."""
+    it sets and calls off. `past` is what was remembered before the event. Where it hangs on scores
+    who is in which audience, `needed` names their models and `scope` what they read; then `settle`
+    comes before `judge`."""
 
     profile: Profile
     event: Event
@@ -53,6 +60,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     needed: frozenset[str] = frozenset()
     scope: Scope | None = None
     followed: Followed | None = None
+    past: Past = {}
 
     def __repr__(self) -> str:
         return f"Observation({self.event!r}, {len(self.triggers)} triggers)"
@@ -109,6 +117,19 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
             fence = rules.fences[transition.fence]
             triggers.append(Trigger(TriggerKind(transition.kind), fence.id, transition.at, fence))
 
+    waiting, alarms = profile.waiting, NO_ALARMS
+    if is_internal(event) and event.name == memory.WAITED:
+        ended = memory.waited(profile, event.properties)
+        if ended is not None:
+            waiting = ended
+            triggers.append(_waited(rules, event))
+    past = profile.past
+    if triggers and (rules.watched_by_trigger or rules.waits_by_trigger):
+        remembered = memory.remember(rules, profile, _occurrences(triggers, event, now))
+        if remembered is not None:
+            past, waiting = remembered.past, remembered.waiting
+            alarms, notes = remembered.alarms, notes + remembered.notes
+
     counts = profile.computed
     for trigger in triggers:
         counted = rules.computed_by_trigger.get((trigger.kind, trigger.name))
@@ -129,11 +150,20 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
         consent=consent,
         traits=traits,
         presence=presence,
+        past=past,
+        waiting=waiting,
         computed=counts,
         timezone=timezone,
         locale=locale,
     )
-    seen = Observation(profile=after, event=event, triggers=tuple(triggers), notes=notes)
+    seen = Observation(
+        profile=after,
+        event=event,
+        triggers=tuple(triggers),
+        notes=notes,
+        alarms=alarms,
+        past=profile.past,
+    )
     if (
         audiences.is_stale(rules, profile, now)
         or counts is not profile.computed
@@ -177,6 +207,22 @@ def _among(seen: Observation, followed: Followed, rules: RuleSet, now: datetime)
     )
 
 
+def _occurrences(triggers: Iterable[Trigger], event: Event, now: datetime) -> Iterable[Occurrence]:
+    view = event_view(event)
+    for trigger in triggers:
+        if trigger.kind is not TriggerKind.WAIT:
+            scope = Scope(event=view, geofence=fence_view(trigger.fence), now=now)
+            fence = trigger.fence.id if trigger.fence is not None else None
+            yield Occurrence((trigger.kind, trigger.name), trigger.at, scope, fence)
+
+
+def _waited(rules: RuleSet, event: Event) -> Trigger:
+    """What a rule that has waited is set off by: the last event of those that it waited after."""
+    told = event.properties
+    fence = rules.fences.get(told.get("geofence", ""))
+    return Trigger(TriggerKind.WAIT, told["rule"], event.timestamp, fence, earlier_view(told["event"]))
+
+
 def judge(
     rules: RuleSet,
     seen: Observation,
@@ -212,6 +258,7 @@ def judge(
         ),
         address=address,
         scores=scores or {},
+        past=seen.past,
     )
     scope = _scope(rules, seen, now, local, address, scores or {})
     candidates = list(_candidates(rules, matched, scope))
@@ -243,14 +290,16 @@ def _candidates(rules: RuleSet, matched: Iterable[tuple[Trigger, Rule]], scope: 
     for trigger, rule in matched:
         own = scope
         if trigger.fence is not None:
-            own = msgspec.structs.replace(scope, geofence=fence_view(trigger.fence))
+            own = msgspec.structs.replace(own, geofence=fence_view(trigger.fence))
+        if trigger.event is not None:
+            own = msgspec.structs.replace(own, event=trigger.event)
         for offer_id in rule.offers:
             offer = rules.offers[offer_id]
             yield Candidate(
                 rule=rule,
                 offer=offer,
                 purpose=rules.workspace.purposes[offer.purpose],
-                trigger=trigger.kind,
+                trigger=rule.when.kind,
                 at=trigger.at,
                 fence=trigger.fence,
                 scope=own,

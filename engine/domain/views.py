@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 from engine.domain.people.events import Event
@@ -19,6 +21,14 @@ def event_view(event: Event) -> dict[str, Any]:
         "timestamp": event.timestamp,
         "trusted": event.trusted,
     }
+
+
+def earlier_view(told: Mapping[str, Any]) -> dict[str, Any]:
+    """The view of an event that a timer has carried along."""
+    view = dict(told)
+    if isinstance(view.get("timestamp"), str):
+        view["timestamp"] = datetime.fromisoformat(view["timestamp"])
+    return view
 
 
 def fence_view(fence: Fence | None) -> dict[str, Any]:

@@ -26,10 +26,10 @@ from engine.formats.workspace_audiences import audiences, read_all
 from engine.formats.workspace_models import MODELS_PREFIX, model, name_of
 from engine.formats.workspace_names import Declared, fence_names, message_members, profile_types
 from engine.formats.workspace_offers import offer
-from engine.formats.workspace_patterns import triggers
 from engine.formats.workspace_places import Places
 from engine.formats.workspace_rules import rule
 from engine.formats.workspace_sections import Sections, is_rule_file, sections
+from engine.formats.workspace_sequences import watched
 from engine.formats.workspace_settings import settings, with_computed
 
 __all__ = ["MODELS_PREFIX", "Loaded", "load", "read_folder", "revision_of"]
@@ -144,6 +144,8 @@ def load(rules: Mapping[str, bytes], models: Mapping[str, bytes] | None = None) 
         return Loaded(
             rule_set=None, models=known, problems=found_problems, revision=revision, sources=sources
         )
+    by_name = [made[word] for word in sorted(made)]
+    remembered = watched(by_name)
     rule_set = RuleSet(
         revision=revision,
         workspace=workspace,
@@ -152,7 +154,13 @@ def load(rules: Mapping[str, bytes], models: Mapping[str, bytes] | None = None) 
         offers=offers,
         rules=made,
         models=known,
-        by_trigger=_by_trigger((made[word] for word in sorted(made)), lambda found: found.when),
+        by_trigger={
+            **_by_trigger(by_name, lambda found: found.when if found.when.wait is None else None),
+            **{(TriggerKind.WAIT, found.id): (found,) for found in by_name if found.when.wait},
+        },
+        waits_by_trigger=_by_trigger(by_name, lambda found: found.when if found.when.wait else None),
+        watched_by_trigger=remembered,
+        watched=frozenset(one.key for several in remembered.values() for one in several),
         computed_by_trigger=_by_trigger(workspace.computed, lambda found: found.pattern),
         audiences=peopled,
         audience_stamp=b"".join(sorted(audience.digest for audience in peopled)),
@@ -215,6 +223,6 @@ def _by_trigger(
     filed: dict[tuple[TriggerKind, str], list[T]] = {}
     for item in items:
         pattern = pattern_of(item)
-        for trigger in triggers(pattern) if pattern is not None else ():
+        for trigger in pattern.triggers if pattern is not None else ():
             filed.setdefault(trigger, []).append(item)
     return {trigger: tuple(found) for trigger, found in filed.items()}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from engine.domain.offers.expressions import Names, Type
+import msgspec
+
+from engine.domain.offers.expressions import Expression, Names, Type
 from engine.domain.offers.rules import Pattern, TriggerKind
 from engine.formats.located_yaml import AnyNode, MapNode, Scalar
-from engine.formats.workspace_names import Declared, expression, fence_names
-from engine.formats.workspace_values import Problems, fields, name, not_yet, shown, unresolved
+from engine.formats.workspace_names import Declared, event_names, expression, fence_names
+from engine.formats.workspace_values import Problems, duration, fields, name, not_yet, shown, unresolved
 
 _NAMED: Final = {"event": TriggerKind.EVENT, "page": TriggerKind.PAGE, "screen": TriggerKind.SCREEN}
 _PLACED: Final = {"enter": TriggerKind.ENTER, "exit": TriggerKind.EXIT}
@@ -20,18 +23,26 @@ _LATER_EVENTS: Final = frozenset(
 )
 """The engine's own outcomes: they set nothing off yet."""
 
+_PATH: Final = re.compile(r"(event|geofence)(\.[A-Za-z_][A-Za-z0-9_]*)+")
 NamesFor = Callable[[Names | None], Names]
 """The names of an expression, given those below `geofence` (None where there is no fence)."""
 
 
-def pattern(node: AnyNode, problems: Problems, declared: Declared, names_for: NamesFor) -> Pattern | None:
-    """A bare event name, or `{KIND: …, if: …}`."""
+def pattern(
+    node: AnyNode,
+    problems: Problems,
+    declared: Declared,
+    names_for: NamesFor,
+    extra: tuple[str, ...] = (),
+) -> Pattern | None:
+    """A bare event name, or `{KIND: …, if: …}`. `extra` are further fields that may stand here; of
+    them `for` and `by` are read."""
     if isinstance(node, Scalar):
         return _of_name(TriggerKind.EVENT, node, problems)
     found = fields(
         node,
         problems,
-        (*_NAMED, *_PLACED, "if"),
+        (*_NAMED, *_PLACED, "if", *extra),
         (*_LATER_KINDS, *_LATER_FIELDS),
         expected="the name of an event, or fields such as {enter: {fence: ID}}",
     )
@@ -52,14 +63,29 @@ def pattern(node: AnyNode, problems: Problems, declared: Declared, names_for: Na
     else:
         found_pattern = _of_place(_PLACED[kind], found[kind], problems, declared)
     below = geofence_names(found_pattern, declared) if kind in _PLACED else None
-    if "if" not in found:
-        return found_pattern
-    condition = expression(found["if"], problems, names_for(below), Type.BOOL)
-    if found_pattern is None or condition is None:
+    wait = duration(found["for"], problems) if "for" in found else None
+    by = by_path(found["by"], problems, below) if "by" in found else None
+    condition = None
+    if "if" in found:
+        # What is counted or waited for must read the same at any time.
+        names = event_names(below) if "for" in found else names_for(below)
+        condition = expression(found["if"], problems, names, Type.BOOL)
+    read = {"for": wait, "by": by, "if": condition}
+    if found_pattern is None or any(read[word] is None for word in read if word in found):
         return None
-    return Pattern(
-        kind=found_pattern.kind, name=found_pattern.name, fences=found_pattern.fences, condition=condition
-    )
+    return msgspec.structs.replace(found_pattern, condition=condition, wait=wait, by=by)
+
+
+def by_path(node: AnyNode, problems: Problems, below: Names | None) -> Expression | None:
+    """A path into the event, such as `event.properties.cart_id`."""
+    if not isinstance(node, Scalar) or not _PATH.fullmatch(node.text):
+        message = f"expected a path such as event.properties.cart_id, found {shown(node)}"
+        hint = None
+        if isinstance(node, Scalar) and re.fullmatch(r"[A-Za-z_]\w*", node.text):
+            hint = f"did you mean event.properties.{node.text}?"
+        problems.append(node.problem(message, hint))
+        return None
+    return expression(node, problems, event_names(below))
 
 
 def geofence_names(found: Pattern | None, declared: Declared) -> Names | None:
@@ -72,13 +98,6 @@ def geofence_names(found: Pattern | None, declared: Declared) -> Names | None:
             return declared.below[found.fences]
         ids = found.fences
     return fence_names(declared.fences[fence] for fence in ids if fence in declared.fences)
-
-
-def triggers(found: Pattern) -> Iterable[tuple[TriggerKind, str]]:
-    """The keys under which a rule set files what this pattern sets off."""
-    if found.kind in _PLACED.values():
-        return ((found.kind, fence) for fence in sorted(found.fences))
-    return ((found.kind, found.name),)
 
 
 def _of_name(kind: TriggerKind, node: AnyNode, problems: Problems) -> Pattern | None:

@@ -12,6 +12,7 @@ from engine.formats.located_yaml import AnyNode, Entry, ListNode, MapNode, Scala
 from engine.formats.workspace_dates import Dates, dates
 from engine.formats.workspace_names import Declared, expression, rule_names
 from engine.formats.workspace_patterns import geofence_names, pattern
+from engine.formats.workspace_sequences import steps
 from engine.formats.workspace_settings import caps
 from engine.formats.workspace_values import (
     Problems,
@@ -28,6 +29,8 @@ from engine.formats.workspace_values import (
 
 _FIELDS: Final = (
     "when",
+    "after",
+    "unless",
     "if",
     "during",
     "offer",
@@ -42,8 +45,6 @@ _FIELDS: Final = (
     "ends",
 )
 _LATER: Final = (
-    "after",
-    "unless",
     "audience",
     "do",
     "send",
@@ -71,7 +72,12 @@ def rule(entry: Entry, problems: Problems, declared: Declared, zone: tzinfo) -> 
     if "when" not in found:
         problems.append(entry.key.problem('a rule needs "when": what sets it off'))
     else:
-        when = pattern(found["when"], problems, declared, lambda below: rule_names(declared, below))
+        when = pattern(
+            found["when"], problems, declared, lambda below: rule_names(declared, below), ("for", "by")
+        )
+        _check_waiting(found["when"], problems)
+    after = steps(found["after"], problems, declared, "after") if "after" in found else ()
+    unless = steps(found["unless"], problems, declared, "unless") if "unless" in found else ()
     condition = None
     if "if" in found:
         below = geofence_names(when, declared)
@@ -98,6 +104,8 @@ def rule(entry: Entry, problems: Problems, declared: Declared, zone: tzinfo) -> 
         id=entry.key.text,
         when=when,
         offers=offers,
+        after=after,
+        unless=unless,
         condition=condition,
         during=during,
         caps=capped,
@@ -109,6 +117,12 @@ def rule(entry: Entry, problems: Problems, declared: Declared, zone: tzinfo) -> 
         ends=span.ends,
         file=node.source.file,
     )
+
+
+def _check_waiting(node: AnyNode, problems: Problems) -> None:
+    """`by` tells apart what is waited for; without `for` there is nothing to tell apart."""
+    if isinstance(node, MapNode) and "by" in node.entries and "for" not in node.entries:
+        problems.append(node.entries["by"].key.problem('"by" needs a "for": how long to wait'))
 
 
 def _offers(

@@ -21,7 +21,8 @@ from engine.domain.offers.scope import UNKNOWN, Scope, is_number
 from engine.domain.people.consent import permits, state_of
 from engine.domain.people.events import Event
 from engine.domain.people.identity import QUARANTINE
-from engine.domain.people.profiles import Address, Profile
+from engine.domain.people.memory import happened
+from engine.domain.people.profiles import Address, Past, Profile
 from engine.domain.places.fence_index import Fence
 
 
@@ -53,7 +54,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
 class Circumstances(msgspec.Struct, frozen=True, kw_only=True):
     """What all candidates of one event share. `fences_at_newest` are the fences around the newest
-    fix of the same request, None where that is the event's own; `scores` holds what the models
+    fix of the same request, None where that is the event's own; `past` is what was remembered before
+    the event; `scores` holds what the models
     said so far, None for a model that failed."""
 
     workspace: Workspace
@@ -64,6 +66,7 @@ class Circumstances(msgspec.Struct, frozen=True, kw_only=True):
     fences_at_newest: frozenset[str] | None
     address: Address | None
     scores: Mapping[str, float | None]
+    past: Past = {}
 
     def __repr__(self) -> str:
         return "Circumstances(…)"
@@ -124,6 +127,25 @@ def condition(c: Candidate, now: Circumstances) -> Stop | None:
     return unknown
 
 
+def sequence(c: Candidate, now: Circumstances) -> Stop | None:
+    """What must have happened before the trigger, and what must not have by now. The trigger itself
+    is neither."""
+    if not (c.rule.after or c.rule.unless):
+        return None
+    unknown: Stop | None = None
+    own = set(c.rule.when.triggers) if c.rule.when.wait is None else set()
+    for name, steps, wanted in (("after", c.rule.after, True), ("unless", c.rule.unless, False)):
+        for step in steps:
+            past = now.profile.past if own.isdisjoint(step.pattern.triggers) else now.past
+            since = c.at - step.within if step.within is not None else None
+            found = happened(past, step, c.scope, since, c.at if wanted else None)
+            if found is UNKNOWN:
+                unknown = unknown or Stop(Reason.CONDITION_UNKNOWN, {name: step.text})
+            elif found is not wanted:
+                return Stop(Reason.CONDITION_FALSE, {name: step.text})
+    return unknown
+
+
 def hours(c: Candidate, now: Circumstances) -> Stop | None:
     if c.rule.during is None or caps.is_during(c.rule.during, now.local):
         return None
@@ -165,6 +187,7 @@ BEFORE_SCORING: tuple[Gate, ...] = (
     consent,
     freshness,
     condition,
+    sequence,
     hours,
     device,
     permission,

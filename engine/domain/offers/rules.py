@@ -105,18 +105,51 @@ class TriggerKind(StrEnum):
     EXIT = "exit"
     AUDIENCE = "audience"
     """A person entered or left an audience; the trigger's name is `audience_change(…)`."""
+    WAIT = "wait"
+    """A rule has waited long enough (`for`); the trigger's name is the rule's id."""
 
 
 class Pattern(msgspec.Struct, frozen=True, kw_only=True):
     """What sets a rule off or is counted by a computed trait.
 
-    `name` is the event's, page's or screen's; `fences` the ids that `fence:` or `tag:` stands for.
+    `name` is the event's, page's or screen's; `fences` the ids that `fence:` or `tag:` stands for. With
+    `wait` it sets off that long after the last one, for each value of `by` apart.
     """
 
     kind: TriggerKind
     name: str = ""
     fences: frozenset[str] = frozenset()
     condition: Expression | None = None
+    wait: timedelta | None = None
+    by: Expression | None = None
+
+    @property
+    def triggers(self) -> tuple[tuple[TriggerKind, str], ...]:
+        """The keys under which a rule set files what this pattern sets off."""
+        if self.fences:
+            return tuple((self.kind, fence) for fence in sorted(self.fences))
+        return ((self.kind, self.name),)
+
+
+class Step(msgspec.Struct, frozen=True, kw_only=True):
+    """An event that must have happened before (`after`), or must not (`unless`): with the same value
+    of the pattern's `by`, and `within` that time, None for ever. `key` stands for the pattern in the
+    profiles that remember it; `text` tells it to people."""
+
+    key: str
+    pattern: Pattern
+    within: timedelta | None = None
+    text: str = ""
+
+
+class Watched(msgspec.Struct, frozen=True, kw_only=True):
+    """What profiles remember of a pattern that some rule names. `horizon` is how far back any of them
+    looks, None for ever; `stops` are the rules whose waiting it ends, each with its `within`."""
+
+    key: str
+    pattern: Pattern
+    horizon: timedelta | None = None
+    stops: tuple[tuple[str, timedelta | None], ...] = ()
 
 
 class ComputedKind(StrEnum):
@@ -198,6 +231,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     when: Pattern
     offers: tuple[str, ...]
+    after: tuple[Step, ...] = ()
+    unless: tuple[Step, ...] = ()
     condition: Expression | None = None
     during: During | None = None
     caps: tuple[Cap, ...] = ()
@@ -229,8 +264,8 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
     """A revision, ready to decide with.
 
     `by_trigger` maps (kind, event name) and (enter/exit, fence id) to the rules that they can set
-    off, in order of rule id; `computed_by_trigger` the same for computed traits. `names` are the
-    roots that expressions may read.
+    off, in order of rule id; `computed_by_trigger` the same for computed traits, `waits_by_trigger`
+    for the rules that wait first, `watched_by_trigger` for what profiles must remember.
     """
 
     revision: str
@@ -248,6 +283,10 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
     """The digests of all audiences, one after the other: what a profile was checked against."""
     audiences_read_all: bool = False
     """Whether one of them reads what any event may change, such as when the person was last seen."""
+    waits_by_trigger: Mapping[tuple[TriggerKind, str], tuple[Rule, ...]] = {}
+    watched_by_trigger: Mapping[tuple[TriggerKind, str], tuple[Watched, ...]] = {}
+    watched: frozenset[str] = frozenset()
+    """The keys of everything that profiles must remember."""
     contact_horizon: timedelta = timedelta(days=400)
     """How far back any cap looks: offers made before are forgotten."""
 

@@ -15,6 +15,7 @@ import msgspec
 
 from engine.domain.offers.rules import Namespace
 from engine.domain.people.events import Event, Kind
+from engine.domain.people.memory import united_past, united_waiting
 from engine.domain.people.profiles import (
     DEVICE_NAMESPACE,
     Address,
@@ -243,7 +244,8 @@ def earlier_owners(loser: Profile, keys: Sequence[IdentityKey]) -> dict[Identity
 
 def inherits(profile: Profile, ended: Profile, at: datetime) -> Profile:
     """The owner's document with what must not be lost with a profile that has no identity left: the
-    offers made, which caps count, and the newest word on each purpose."""
+    offers made, which caps count, the newest word on each purpose, and what rules look back at and
+    wait for."""
     consent = dict(profile.consent)
     for purpose, statement in ended.consent.items():
         known = consent.get(purpose)
@@ -255,6 +257,8 @@ def inherits(profile: Profile, ended: Profile, at: datetime) -> Profile:
         consent=consent,
         contacts=tuple(sorted(contacts.values(), key=lambda c: (c.at, c.decision))),
         audiences=profile.audiences.unchecked(at),
+        past=united_past(profile.past, ended.past),
+        waiting=united_waiting(profile.waiting, ended.waiting),
     )
 
 

@@ -131,6 +131,14 @@ class Membership(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_de
         return msgspec.structs.replace(self, due=now)
 
 
+Past = dict[str, dict[str, tuple[int, ...]]]
+"""What is remembered of events that rules look back at, by pattern and value of its `by`: when they
+happened, microseconds since 1970. See `engine.domain.people.memory`."""
+Waiting = dict[str, dict[str, tuple[int, bool]]]
+"""For rules that wait, by rule and value of `by`: the last event, microseconds since 1970, and whether
+the waiting still goes on."""
+
+
 class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Everything known of one person. `version` 0 means not stored yet."""
 
@@ -146,6 +154,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     consent: dict[str, Consent] = {}
     devices: dict[str, Address] = {}
     presence: Presence = Presence()
+    past: Past = {}
+    waiting: Waiting = {}
     contacts: tuple[Contact, ...] = ()
     audiences: Membership = Membership()
     timezone: str | None = None
