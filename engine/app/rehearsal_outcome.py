@@ -11,9 +11,9 @@ import msgspec
 from engine.app.reasons import sentence, stopped_at, values_read
 from engine.app.rehearsal import Told
 from engine.app.rehearsal_story import Played
-from engine.domain.decide import fence_view
 from engine.domain.offers.decisions import ORDER, Decision, Judged, Outcome, Reason, is_worth_telling
 from engine.domain.offers.rules import Pattern, RuleSet
+from engine.domain.views import fence_view
 from engine.formats.scenario import Expected, Scenario
 
 _MOST_FENCES = 4
