@@ -9,6 +9,7 @@ import asyncpg
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
+from engine.adapters.postgres import audiences
 from engine.adapters.postgres.partitions import drop_old_partitions, make_partitions
 from engine.adapters.postgres.store import Store, StoreError
 
@@ -17,6 +18,8 @@ SEEN_KEPT = timedelta(days=40)
 REJECTED_KEPT = timedelta(days=14)
 POSITIONS_AT_ONCE = 5000
 SETTLED_KEPT = timedelta(days=7)
+SIZES_KEPT = timedelta(days=400)
+"""Of audiences, by the hour."""
 
 log = structlog.get_logger()
 
@@ -33,6 +36,7 @@ async def keep_house(store: Store, retention: Mapping[str, timedelta]) -> None:
         "rejected": lambda: store.fetch("expired_rejected", now - REJECTED_KEPT),
         "rejected_counts": lambda: store.fetch("expired_rejected_counts", (now - REJECTED_KEPT).date()),
         "outbox": lambda: store.fetch("expired_outbox", now - SETTLED_KEPT),
+        "audiences": lambda: _audience_sizes(store, now),
     }
     for name, step in steps.items():
         try:
@@ -51,6 +55,11 @@ async def _partitions(store: Store, retention: Mapping[str, timedelta], now: dat
 async def _positions(store: Store, before: datetime) -> None:
     while await store.fetch("forget_positions", before, POSITIONS_AT_ONCE):
         pass
+
+
+async def _audience_sizes(store: Store, now: datetime) -> None:
+    names = await audiences.known(store.pool)
+    await audiences.keep_sizes(store.pool, names, now, now - SIZES_KEPT)
 
 
 def schedule(store: Store, retention: Mapping[str, timedelta]) -> AsyncIOScheduler:

@@ -9,12 +9,13 @@ from typing import Any
 
 import msgspec
 
-from engine.adapters.postgres.outbox import Push, Send
+from engine.adapters.postgres.outbox import Send
 from engine.adapters.postgres.rows import Commit, DecisionRow, EventRow, SendRow, TimerRow
 from engine.app.rendering import render_push
 from engine.app.replies import Pending
+from engine.app.unit_rows import NOWHERE, member_rows, outbox_row, send_of
 from engine.domain import decide
-from engine.domain.decide import Observation, Sending, Verdict
+from engine.domain.decide import Observation, Verdict
 from engine.domain.offers.decisions import Decision, Message
 from engine.domain.offers.rules import RuleSet
 from engine.domain.people import identity
@@ -30,9 +31,6 @@ from engine.domain.people.profiles import (
     new_profile,
 )
 from engine.domain.people.timers import Alarms, Timer
-
-_PROVIDERS = {"ios": "apns", "web": "webpush"}
-"""Where a push to a device of this type goes unless the device says otherwise; else FCM."""
 
 _json = msgspec.json.Encoder().encode
 
@@ -257,7 +255,7 @@ class Unit:
         messages: dict[str, Message] = {}
         for sending in verdict.sends:
             message = messages[sending.decision.id] = render_push(sending.candidate, profile.locale)
-            self.sends.append(_send(sending, message, profile, turn))
+            self.sends.append(send_of(sending, message, profile, turn.lease, turn.providers))
         pending.decisions = tuple(
             msgspec.structs.replace(d, message=messages[d.id]) if d.id in messages else d
             for d in verdict.decisions
@@ -298,11 +296,14 @@ class Unit:
             document = encode_profile(profile)
             self.documents[profile.id] = document
             commit.profiles.append((number, bucket_of(profile.id), profile.id, profile.version, document))
+            before = base.audiences if (base := self._base.get(profile.id)) is not None else NOWHERE
+            if profile.audiences is not before:
+                commit.members.extend(member_rows(number, before, profile))
         for key, profile_id in self._links.items():
             commit.links.append(
                 (number, identity_bucket(key), key[0], key[1], profile_id, self._hints.get(key))
             )
-        sends = [_outbox_row(send) for send in self.sends]
+        sends = [outbox_row(send) for send in self.sends]
         rows: list[EventRow | DecisionRow | SendRow] = [*self._event_rows, *self._decision_rows, *sends]
         for row in rows:
             row.unit = number
@@ -358,43 +359,3 @@ def _facts(
     if pending.newest is not None:
         facts["newest"] = {"latitude": pending.newest.latitude, "longitude": pending.newest.longitude}
     return facts
-
-
-def _send(sending: Sending, message: Message, profile: Profile, turn: Turn) -> Send:
-    """The outbox row of a winner, leased to this engine where it has the provider."""
-    decision, candidate, address = sending.decision, sending.candidate, sending.address
-    provider = address.provider or _PROVIDERS.get(address.type or "", "fcm")
-    return Send(
-        bucket=bucket_of(profile.id),
-        id=decision.id,
-        profile_id=profile.id,
-        provider=provider,
-        purpose=candidate.purpose.name,
-        payload=Push(
-            device_id=sending.device_id,
-            token=address.token or "",
-            title=message.title,
-            body=message.body,
-            deeplink=message.deeplink,
-            image=message.image,
-            data={"decision": decision.id, "offer": candidate.offer.id, "rule": candidate.rule.id},
-            collapse_key=decision.id,
-            platform=address.type,
-        ),
-        expires_at=decision.expires_at or decision.decided_at,
-        attempts=0,
-        lease=turn.lease if provider in turn.providers else "",
-    )
-
-
-def _outbox_row(send: Send) -> SendRow:
-    return SendRow(
-        bucket=send.bucket,
-        id=send.id,
-        profile_id=send.profile_id,
-        provider=send.provider,
-        purpose=send.purpose,
-        payload=msgspec.Raw(_json(send.payload)),
-        expires_at=send.expires_at,
-        lease=send.lease or None,
-    )

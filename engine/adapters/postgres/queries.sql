@@ -129,6 +129,18 @@ WITH rows AS MATERIALIZED (
     WHERE unit IN (SELECT unit FROM whole)
     ON CONFLICT (bucket, profile_id, id) DO UPDATE
         SET due_at = excluded.due_at, paced = excluded.paced, event = excluded.event, leased_until = NULL
+), members AS MATERIALIZED (
+    SELECT * FROM json_to_recordset($26::text::json) AS m(
+        unit int, bucket smallint, profile_id uuid, audience text, since timestamptz)
+    WHERE unit IN (SELECT unit FROM whole)
+), entered AS (
+    INSERT INTO audience_members (bucket, audience, profile_id, since)
+    SELECT bucket, audience, profile_id, since FROM members WHERE since IS NOT NULL
+    ON CONFLICT (bucket, audience, profile_id) DO UPDATE SET since = excluded.since
+), left_it AS (
+    DELETE FROM audience_members a USING members m
+    WHERE m.since IS NULL
+        AND a.bucket = m.bucket AND a.audience = m.audience AND a.profile_id = m.profile_id
 )
 SELECT w.unit, h.profile_id, h.sender, h.message_id, h.seq,
        CASE WHEN w.done > 0 OR EXISTS (

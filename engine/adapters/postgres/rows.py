@@ -79,6 +79,16 @@ class TimerRow(msgspec.Struct, kw_only=True):
         return f"TimerRow({self.id!r})"
 
 
+class MemberRow(msgspec.Struct, kw_only=True):
+    """A row of `audience_members`; `since` is None for somebody who left."""
+
+    unit: int = 0
+    bucket: int
+    profile_id: str
+    audience: str
+    since: datetime | None
+
+
 class Commit(msgspec.Struct, kw_only=True):
     """The rows of one tick; each tuple in the order of the statement's columns. Rows of one `unit`,
     which leads each, are written together or not at all."""
@@ -91,6 +101,7 @@ class Commit(msgspec.Struct, kw_only=True):
     timers_done: list[tuple[int, int, str, str, datetime | None]] = msgspec.field(default_factory=list)
     """Timers (unit, bucket, profile, id, due) to delete; one that fired only if it is still due then."""
     timers_set: list[TimerRow] = msgspec.field(default_factory=list)
+    members: list[MemberRow] = msgspec.field(default_factory=list)
     probes: list[tuple[int, int, str, str, str]] = msgspec.field(default_factory=list)
     """Further profiles (unit, bucket, profile, sender, message) that may know an event's message."""
 

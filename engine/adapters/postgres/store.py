@@ -129,6 +129,7 @@ class Session:
             *_columns(commit.probes, 5),
             due,
             _json(commit.timers_set).decode() if commit.timers_set else "[]",
+            _json(commit.members).decode() if commit.members else "[]",
         )
         return Lost(
             frozenset(row[0] for row in rows),

@@ -23,6 +23,7 @@ COMMANDS = {
     "demo": "Replay a real bus ride through the engine, on an embedded database of its own.",
     "test": "Play a workspace's scenario tests: no server, no database.",
     "check": "Check a workspace: every problem with its file, line and column.",
+    "audiences": "How many people are in which audience, how many they were, and who.",
     "migrate": "Bring the database's schema up to date; serve does so when it starts.",
     "contract": "Write the OpenAPI document and the JSON Schemas for SDK authors into a folder.",
 }

@@ -1,0 +1,75 @@
+"""Rows that a unit leaves beside its documents: sends in the outbox, members of audiences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from engine.adapters.postgres.outbox import Push, Send
+from engine.adapters.postgres.rows import MemberRow, SendRow
+from engine.domain.decide import Sending
+from engine.domain.offers.decisions import Message
+from engine.domain.people.profiles import Membership, Profile, bucket_of
+
+PROVIDERS = {"ios": "apns", "web": "webpush"}
+"""Where a push to a device of this type goes unless the device says otherwise; else FCM."""
+
+NOWHERE = Membership()
+"""In no audience: of somebody who was not there before."""
+
+_json = msgspec.json.Encoder().encode
+
+
+def member_rows(number: int, before: Membership, profile: Profile) -> Iterable[MemberRow]:
+    """What changed of the audiences that a person is in."""
+    then, now = before.since, profile.audiences.since
+    if then is now:
+        return
+    bucket = bucket_of(profile.id)
+    for name in then.keys() | now.keys():
+        since = now.get(name)
+        if since != then.get(name):
+            yield MemberRow(unit=number, bucket=bucket, profile_id=profile.id, audience=name, since=since)
+
+
+def send_of(
+    sending: Sending, message: Message, profile: Profile, lease: str, providers: frozenset[str]
+) -> Send:
+    """The outbox row of a winner, leased to this engine where it has the provider."""
+    decision, candidate, address = sending.decision, sending.candidate, sending.address
+    provider = address.provider or PROVIDERS.get(address.type or "", "fcm")
+    return Send(
+        bucket=bucket_of(profile.id),
+        id=decision.id,
+        profile_id=profile.id,
+        provider=provider,
+        purpose=candidate.purpose.name,
+        payload=Push(
+            device_id=sending.device_id,
+            token=address.token or "",
+            title=message.title,
+            body=message.body,
+            deeplink=message.deeplink,
+            image=message.image,
+            data={"decision": decision.id, "offer": candidate.offer.id, "rule": candidate.rule.id},
+            collapse_key=decision.id,
+            platform=address.type,
+        ),
+        expires_at=decision.expires_at or decision.decided_at,
+        attempts=0,
+        lease=lease if provider in providers else "",
+    )
+
+
+def outbox_row(send: Send) -> SendRow:
+    return SendRow(
+        bucket=send.bucket,
+        id=send.id,
+        profile_id=send.profile_id,
+        provider=send.provider,
+        purpose=send.purpose,
+        payload=msgspec.Raw(_json(send.payload)),
+        expires_at=send.expires_at,
+        lease=send.lease or None,
+    )
