@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from engine.app.rulesets import Checked, check
 from engine.domain.offers.rules import ComputedKind, LocationPrecision, Namespace, RuleSet, TriggerKind
+from engine.domain.places.shapes import Beacon, Cells, Line, Polygon
 from engine.formats.located_scalar import place_in
 from engine.formats.located_yaml import ListNode, Scalar, read
 from engine.formats.problems import Problem, render, render_all
@@ -287,7 +288,32 @@ def test_computed_traits_are_kept_as_they_were_said(built: RuleSet) -> None:
 
 
 def test_places_are_kept_as_they_were_said(built: RuleSet) -> None:
-    assert set(built.fences) == {"cafe-quay", "market", "D1", "D2", "304"}
+    assert set(built.fences) == {
+        "cafe-quay",
+        "market",
+        "D1",
+        "D2",
+        "304",
+        "walkway",
+        "block",
+        "kiosk-8",
+        "main-street",
+    }
+    assert built.fences["walkway"].shape == Line((((52.6701, -8.6270), (52.6720, -8.6262)),), 12.0)
+    assert built.fences["main-street"].shape == Line((((52.66, -8.61), (52.665, -8.61)),), 8.0)
+    assert built.fences["block"].shape == Cells((0x8A182E6C5097FFF, 0x8A182E6C554FFFF))
+    assert built.fences["kiosk-8"].shape == Beacon("5f1c:7:8")
+    market = built.fences["market"].shape
+    assert isinstance(market, Polygon)
+    assert [len(ring) for ring in market.rings] == [4, 4]
+    quay = built.fences["cafe-quay"].opening
+    assert quay is not None
+    assert quay.timezone == "Europe/Dublin"
+    assert quay.days[5] == ((480, 720), (840, 1080))
+    assert quay.days[6] == ()
+    assert quay.days[0] == ((360, 1320),)
+    assert built.index.containing(52.67105, -8.6266) == ("walkway",)
+    assert "kiosk-8" not in built.index
     assert built.fences["cafe-quay"].tags == {"cafe", "NO"}
     assert built.fences["cafe-quay"].properties == {"name": "Café Quay", "store_id": "s12", "indoor": True}
     assert built.fences["D2"].properties == {"code": "D2", "city": "Limerick"}

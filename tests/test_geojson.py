@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.domain.places.shapes import Circle, MultiPolygon, Polygon
-from engine.formats.geojson import MOST_BYTES, read_geojson
+from engine.formats.geojson import MOST_BYTES, Sizes, read_geojson
 
 STOPS = Path(__file__).parents[1] / "rules" / "places" / "bus-304-stops.geojson"
 SQUARE = [[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]]
@@ -28,7 +28,7 @@ def polygon(*rings: Any) -> dict[str, Any]:
 
 
 def test_the_bus_stops_become_circles() -> None:
-    found = read_geojson(STOPS.read_bytes(), "stops.geojson", point_radius_meters=40)
+    found = read_geojson(STOPS.read_bytes(), "stops.geojson", Sizes(radius_meters=40))
     assert found.problems == ()
     assert len(found.features) == 36
     assert found.features[0].shape == Circle(52.6634001, -8.6254356, 40)
@@ -61,7 +61,7 @@ def test_polygons_multipolygons_ids_and_bare_geometries() -> None:
     [
         ({"type": "Point", "coordinates": [1, 2]}, "a Point needs a radius"),
         ({"type": "Point", "coordinates": [1]}, "a Point needs coordinates [longitude, latitude]"),
-        ({"type": "LineString", "coordinates": [[0, 0], [1, 1]]}, "a LineString has no inside"),
+        ({"type": "LineString", "coordinates": [[0, 0], [1, 1]]}, "a line needs a width"),
         ({"type": "GeometryCollection", "geometries": []}, "a GeometryCollection is not supported"),
         ({"type": "Circle"}, "unknown geometry type 'Circle'"),
         (None, "there is no geometry"),

@@ -13,7 +13,7 @@ from geographiclib.geodesic import Geodesic  # type: ignore[import-untyped]
 from engine.domain.places.fence_index import Fence, build
 from engine.domain.places.presence import Fix, Ignored, Presence, Step, step
 from engine.domain.places.shapes import Circle
-from engine.formats.geojson import read_geojson
+from engine.formats.geojson import Sizes, read_geojson
 from engine.formats.gpx import read_gpx
 
 RULES = Path(__file__).parents[1] / "rules"
@@ -37,7 +37,7 @@ def bus_fixes() -> list[Fix]:
 
 def stops(radius: float) -> list[Fence]:
     data = (RULES / "places" / "bus-304-stops.geojson").read_bytes()
-    found = read_geojson(data, "stops.geojson", point_radius_meters=radius)
+    found = read_geojson(data, "stops.geojson", Sizes(radius_meters=radius))
     return [Fence(feature.properties["stop_id"], feature.shape) for feature in found.features]
 
 

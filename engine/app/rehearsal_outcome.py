@@ -191,7 +191,7 @@ def _candidates(made: _Made, rules: RuleSet) -> tuple[str, ...]:
         if expression is not None and scope is not None:
             if judged.geofence is not None:
                 fence = rules.fences.get(judged.geofence)
-                scope = msgspec.structs.replace(scope, geofence=fence_view(fence))
+                scope = msgspec.structs.replace(scope, geofence=fence_view(fence, scope.now))
             lines += [f"  {path} is {value}" for path, value in values_read(expression, scope)]
     return tuple(lines)
 

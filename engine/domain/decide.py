@@ -134,7 +134,7 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
     for trigger in triggers:
         counted = rules.computed_by_trigger.get((trigger.kind, trigger.name))
         if counted:
-            scope = Scope(event=event_view(event), geofence=fence_view(trigger.fence), now=now)
+            scope = Scope(event=event_view(event), geofence=fence_view(trigger.fence, trigger.at), now=now)
             counts, left_out = computed.count_in(counts, counted, scope, trigger.at, workspace)
             notes += left_out
 
@@ -211,7 +211,7 @@ def _occurrences(triggers: Iterable[Trigger], event: Event, now: datetime) -> It
     view = event_view(event)
     for trigger in triggers:
         if trigger.kind is not TriggerKind.WAIT:
-            scope = Scope(event=view, geofence=fence_view(trigger.fence), now=now)
+            scope = Scope(event=view, geofence=fence_view(trigger.fence, trigger.at), now=now)
             fence = trigger.fence.id if trigger.fence is not None else None
             yield Occurrence((trigger.kind, trigger.name), trigger.at, scope, fence)
 
@@ -290,7 +290,7 @@ def _candidates(rules: RuleSet, matched: Iterable[tuple[Trigger, Rule]], scope: 
     for trigger, rule in matched:
         own = scope
         if trigger.fence is not None:
-            own = msgspec.structs.replace(own, geofence=fence_view(trigger.fence))
+            own = msgspec.structs.replace(own, geofence=fence_view(trigger.fence, scope.now))
         if trigger.event is not None:
             own = msgspec.structs.replace(own, event=trigger.event)
         for offer_id in rule.offers:

@@ -31,8 +31,10 @@ def earlier_view(told: Mapping[str, Any]) -> dict[str, Any]:
     return view
 
 
-def fence_view(fence: Fence | None) -> dict[str, Any]:
-    """`geofence.*` of expressions and messages: its properties, with its id, and a name."""
+def fence_view(fence: Fence | None, at: datetime) -> dict[str, Any]:
+    """`geofence.*` of expressions and messages: its properties, with its id, a name, and whether it
+    is open at that time, unknown where nobody said its hours."""
     if fence is None:
         return {}
-    return {"name": fence.id, **fence.properties, "id": fence.id}
+    is_open = fence.opening.is_open(at) if fence.opening is not None else None
+    return {"name": fence.id, **fence.properties, "id": fence.id, "open": is_open}

@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from engine.domain.places.shape_check import examine
-from engine.domain.places.shapes import Circle, MultiPolygon, Polygon, Ring, Shape
+from engine.domain.places.shapes import Circle, Line, MultiPolygon, Polygon, Ring, Shape
 from engine.formats.problems import Problem
 
 MOST_BYTES: Final = 64_000_000
@@ -44,11 +44,23 @@ class _Collection(msgspec.Struct):
     features: list[msgspec.Raw]
 
 
-def read_geojson(data: bytes, file: str, *, point_radius_meters: float | None = None) -> GeoFile:
+class Sizes(msgspec.Struct, frozen=True):
+    """What a file does not say itself: the radius that makes a circle of a point, and the width that
+    makes an area of a line."""
+
+    radius_meters: float | None = None
+    width_meters: float | None = None
+
+
+NO_RADIUS: Final = "a Point needs a radius"
+NO_WIDTH: Final = "a line needs a width"
+
+
+def read_geojson(data: bytes, file: str, sizes: Sizes = Sizes()) -> GeoFile:  # noqa: B008 - frozen
     """The places in a FeatureCollection, a Feature or a bare geometry; `file` names it in problems.
 
-    Points become circles of `point_radius_meters`; without it they are a problem. Problems point at
-    their feature's start and count features, rings and points from 1. Never raises.
+    Points become circles and lines areas of the `sizes` given; without one they are a problem.
+    Problems point at their feature's start and count features, rings and points from 1. Never raises.
     """
 
     def refused(message: str, byte: int = 0) -> GeoFile:
@@ -78,7 +90,7 @@ def read_geojson(data: bytes, file: str, *, point_radius_meters: float | None = 
     found: list[GeoFeature] = []
     problems: list[Problem] = []
     for index, (feature, (line, column)) in enumerate(zip(features, places, strict=True)):
-        good, errors, notes = _feature(feature, index, (line, column), point_radius_meters)
+        good, errors, notes = _feature(feature, index, (line, column), sizes)
         if good is not None:
             found.append(good)
         where = f"feature {index + 1}: "
@@ -128,7 +140,7 @@ def _features_in(document: Any) -> list[Any] | str:
 
 
 def _feature(
-    feature: Any, index: int, place: tuple[int, int], point_radius_meters: float | None
+    feature: Any, index: int, place: tuple[int, int], sizes: Sizes
 ) -> tuple[GeoFeature | None, list[str], list[str]]:
     """One feature, or None; its errors; what was mended."""
     if not isinstance(feature, dict) or feature.get("type") != "Feature":
@@ -139,7 +151,7 @@ def _feature(
     geometry = feature.get("geometry")
     if not isinstance(geometry, dict):
         return None, ["there is no geometry"], []
-    shape = _shape(geometry, point_radius_meters)
+    shape = _shape(geometry, sizes)
     if isinstance(shape, str):
         return None, [shape], []
     shape, flaws = examine(shape)
@@ -157,7 +169,7 @@ def _feature(
     return good, [], notes
 
 
-def _shape(geometry: Mapping[str, Any], point_radius_meters: float | None) -> Shape | str:
+def _shape(geometry: Mapping[str, Any], sizes: Sizes) -> Shape | str:
     """The geometry as a shape, or why it is none."""
     kind = geometry.get("type")
     coordinates = geometry.get("coordinates")
@@ -165,9 +177,11 @@ def _shape(geometry: Mapping[str, Any], point_radius_meters: float | None) -> Sh
         point = _point(coordinates)
         if point is None:
             return "a Point needs coordinates [longitude, latitude]"
-        if point_radius_meters is None:
-            return "a Point needs a radius"
-        return Circle(*point, point_radius_meters)
+        if sizes.radius_meters is None:
+            return NO_RADIUS
+        return Circle(*point, sizes.radius_meters)
+    if kind in ("LineString", "MultiLineString"):
+        return _line([coordinates] if kind == "LineString" else coordinates, sizes.width_meters)
     if kind == "Polygon":
         return _polygon(coordinates, "")
     if kind == "MultiPolygon":
@@ -182,9 +196,23 @@ def _shape(geometry: Mapping[str, Any], point_radius_meters: float | None) -> Sh
         return MultiPolygon(tuple(parts))
     if kind == "GeometryCollection":
         return "a GeometryCollection is not supported: write one feature for each geometry"
-    if kind in ("LineString", "MultiLineString", "MultiPoint"):
-        return f"a {kind} has no inside: a Polygon, MultiPolygon or Point is expected"
+    if kind == "MultiPoint":
+        return "a MultiPoint is not supported: write one feature for each point"
     return f"unknown geometry type {kind!r}"
+
+
+def _line(strands: Any, width_meters: float | None) -> Line | str:
+    if not isinstance(strands, list) or not strands:
+        return "a line needs a list of points"
+    if width_meters is None:
+        return NO_WIDTH
+    found: list[Ring] = []
+    for number, strand in enumerate(strands):
+        points = _points(strand, f"line {number + 1}" if len(strands) > 1 else "the line")
+        if isinstance(points, str):
+            return points
+        found.append(points)
+    return Line(tuple(found), width_meters)
 
 
 def _polygon(coordinates: Any, where: str) -> Polygon | str:
@@ -192,16 +220,23 @@ def _polygon(coordinates: Any, where: str) -> Polygon | str:
         return f"{where}a polygon needs a list of rings"
     rings: list[Ring] = []
     for number, ring in enumerate(coordinates):
-        if not isinstance(ring, list):
-            return f"{where}ring {number + 1} is not a list of points"
-        points: list[tuple[float, float]] = []
-        for at, pair in enumerate(ring):
-            point = _point(pair)
-            if point is None:
-                return f"{where}ring {number + 1}, point {at + 1}: not a pair of numbers"
-            points.append(point)
-        rings.append(tuple(points))
+        points = _points(ring, f"{where}ring {number + 1}")
+        if isinstance(points, str):
+            return points
+        rings.append(points)
     return Polygon(tuple(rings))
+
+
+def _points(pairs: Any, where: str) -> tuple[tuple[float, float], ...] | str:
+    if not isinstance(pairs, list):
+        return f"{where} is not a list of points"
+    points: list[tuple[float, float]] = []
+    for at, pair in enumerate(pairs):
+        point = _point(pair)
+        if point is None:
+            return f"{where}, point {at + 1}: not a pair of numbers"
+        points.append(point)
+    return tuple(points)
 
 
 def _point(pair: Any) -> tuple[float, float] | None:

@@ -98,7 +98,7 @@ def load(rules: Mapping[str, bytes], models: Mapping[str, bytes] | None = None) 
     said = sections(rules, problems)
     workspace = settings(said.settings, problems)
 
-    places = Places(rules, problems)
+    places = Places(rules, problems, workspace.timezone)
     for entry in said.geofences:
         places.add(entry)
     tags = {tag: frozenset(ids) for tag, ids in places.tags.items()}

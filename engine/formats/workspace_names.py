@@ -45,7 +45,7 @@ BUILT_IN: Final[Names] = {"last_seen": Type.TIMESTAMP, "audiences": Type.LIST}
 
 LATER_BUILT_IN: Final = frozenset(("sessions", "seconds_in_app", "installed_at", "attribution"))
 _LATER: Final = frozenset(
-    ("account", "member", "trip", "offer", "geofence.open", *(f"profile.{name}" for name in LATER_BUILT_IN))
+    ("account", "member", "trip", "offer", *(f"profile.{name}" for name in LATER_BUILT_IN))
 )
 """Names of the language, dotted, that nothing stands behind yet."""
 
@@ -133,6 +133,8 @@ def fence_names(fences: Iterable[Fence]) -> Names:
     names: dict[str, Type] = {"name": Type.ANY}
     for fence in fences:
         names.update(dict.fromkeys(fence.properties, Type.ANY))
+        if fence.opening is not None:
+            names["open"] = Type.BOOL
     names["id"] = Type.STRING
     return names
 

@@ -1,4 +1,4 @@
-"""`geofences:`: circles and polygons written out, and files of GeoJSON."""
+"""`geofences:`: places written out, and files of GeoJSON, with what holds for them."""
 
 from __future__ import annotations
 
@@ -6,18 +6,26 @@ import posixpath
 from collections.abc import Mapping
 from typing import Any, Final
 
+import msgspec
+
 from engine.domain.places.fence_index import Fence
-from engine.domain.places.shape_check import examine
-from engine.domain.places.shapes import LARGEST_RADIUS_METERS, Circle, Polygon, Shape
-from engine.formats.geojson import GeoFeature, GeoFile, read_geojson
+from engine.domain.places.opening import Opening
+from engine.domain.places.shapes import Beacon, Shape
+from engine.formats.geojson import NO_RADIUS, NO_WIDTH, GeoFeature, GeoFile, Sizes, read_geojson
 from engine.formats.located_yaml import AnyNode, Entry, ListNode, MapNode, Scalar
 from engine.formats.problems import Problem, did_you_mean
-from engine.formats.workspace_values import LONGEST_NAME, Problems, fields, name, names, number, shown
+from engine.formats.workspace_opening import Hours, opening, zone_of
+from engine.formats.workspace_shapes import SHAPES, radius_in, width_in, written
+from engine.formats.workspace_values import LONGEST_NAME, Problems, fields, name, names, shown
 
-_SHAPES: Final = ("circle", "polygon", "file")
-_LATER: Final = ("line", "beacon", "open")
+_SHAPES: Final = (*SHAPES, "file")
+_SIZES: Final = ("radius", "width")
 _SUFFIXES: Final = (".geojson", ".json")
-SMALLEST_RADIUS_METERS: Final = 1.0
+
+_STANDS_IN: Final = {
+    "radius": "a circle's radius stands in it: {circle: {lat: …, lng: …, radius: 60}}",
+    "width": "a line's width stands in it: {line: {points: …, width: 12}}",
+}
 
 Place = tuple[str, int]
 """A file and a line."""
@@ -26,20 +34,21 @@ Place = tuple[str, int]
 class Places:
     """The geofences read so far, with where each was said: ids are unique over all files."""
 
-    def __init__(self, files: Mapping[str, bytes], problems: Problems) -> None:
+    def __init__(self, files: Mapping[str, bytes], problems: Problems, timezone: str) -> None:
         self.fences: dict[str, Fence] = {}
         self.names: set[str] = set()
         self.tags: dict[str, set[str]] = {}
         self.is_complete = True
         self._files = files
         self._problems = problems
+        self._zone = timezone
         self._said: dict[str, Place] = {}
 
     def add(self, entry: Entry) -> None:
         """One entry of `geofences:`. A faulty one still takes its name and tags."""
         node = entry.node
-        known = (*_SHAPES, "id", "radius", "tags", "properties")
-        found = fields(node, self._problems, known, _LATER, expected="fields such as {circle: …}")
+        known = (*_SHAPES, *_SIZES, "id", "tags", "properties", "open")
+        found = fields(node, self._problems, known, expected="fields such as {circle: …}")
         tags = frozenset(names(found["tags"], self._problems, "tags")) if found and "tags" in found else ()
         stated = self._properties(found["properties"]) if found and "properties" in found else {}
         for tag in tags:
@@ -51,25 +60,21 @@ class Places:
         if len(shapes) > 1:
             both = " and ".join(f'"{word}"' for word in shapes[:2])
             self._problems.append(node.entries[shapes[1]].key.problem(f"{both} exclude each other"))
-        elif not shapes and not any(word in node.entries for word in ("line", "beacon")):
-            self._problems.append(entry.key.problem('a geofence needs "circle", "polygon" or "file"'))
+        elif not shapes:
+            listed = f"{', '.join(_SHAPES[:-1])} or {_SHAPES[-1]}"
+            self._problems.append(entry.key.problem(f"a geofence needs one of {listed}"))
+        hours = opening(found["open"], self._problems) if "open" in found else None
         if "file" in found:
-            self._file(node, found, frozenset(tags), stated)
+            self._file(node, found, frozenset(tags), stated, hours)
             return
-        for word in ("id", "radius"):
+        for word in ("id", *_SIZES):
             if word in found:
-                hint = "a circle's radius stands in it: {circle: {lat: …, lng: …, radius: 60}}"
-                key = node.entries[word].key
                 message = f'"{word}" belongs to a geofence from a file'
-                self._problems.append(key.problem(message, hint if word == "radius" else None))
+                self._problems.append(node.entries[word].key.problem(message, _STANDS_IN.get(word)))
         self._names(entry.key.text, entry.key, tags)
-        shape: Shape | None = None
-        if "circle" in found:
-            shape = self._circle(found["circle"])
-        elif "polygon" in found:
-            shape = self._polygon(found["polygon"])
+        shape = written(shapes[0], found[shapes[0]], self._problems) if shapes else None
         if shape is not None:
-            fence = Fence(entry.key.text, shape, frozenset(tags), stated)
+            fence = Fence(entry.key.text, shape, frozenset(tags), stated, self._opening(hours, shape))
             self.fences.setdefault(entry.key.text, fence)
 
     def _names(self, fence_id: str, key: Scalar, tags: Any) -> None:
@@ -85,70 +90,36 @@ class Places:
         for tag in tags:
             self.tags[tag].add(fence_id)
 
-    def _circle(self, node: AnyNode) -> Circle | None:
-        expected = "a circle such as {lat: 52.66, lng: -8.62, radius: 60}"
-        found = fields(node, self._problems, ("lat", "lng", "radius"), expected=expected)
-        if found is None:
+    def _opening(self, hours: Hours | None, shape: Shape) -> Opening | None:
+        """The hours on the clock of the place itself."""
+        if hours is None:
             return None
-        missing = [word for word in ("lat", "lng", "radius") if word not in found]
-        self._problems.extend(node.problem(f'"{word}" is missing') for word in missing)
-        latitude = self._degrees(found["lat"], "lat", 90) if "lat" in found else None
-        longitude = self._degrees(found["lng"], "lng", 180) if "lng" in found else None
-        radius = _radius(found["radius"], self._problems) if "radius" in found else None
-        if latitude is None or longitude is None or radius is None:
-            return None
-        return Circle(latitude, longitude, radius)
-
-    def _degrees(self, node: AnyNode, word: str, bound: float) -> float | None:
-        return number(node, self._problems, f"{word} in degrees", low=-bound, high=bound)
-
-    def _polygon(self, node: AnyNode) -> Shape | None:
-        expected = "a polygon such as {points: [[52.66, -8.62], …]}"
-        found = fields(node, self._problems, ("points",), expected=expected)
-        if found is None:
-            return None
-        if "points" not in found:
-            self._problems.append(node.problem('"points" is missing'))
-            return None
-        points = found["points"]
-        if not isinstance(points, ListNode):
-            self._problems.append(points.problem(f"expected a list of points, found {shown(points)}"))
-            return None
-        ring = [self._point(item) for item in points.items]
-        good = tuple(point for point in ring if point is not None)
-        if len(good) < len(ring):
-            return None
-        shape, flaws = examine(Polygon((good,)))
-        wrong = [flaw for flaw in flaws if not flaw.mended]
-        for flaw in wrong:
-            at = points.items[flaw.point] if flaw.point is not None else points
-            self._problems.append(at.problem(flaw.message))
-        return None if wrong else shape
-
-    def _point(self, node: AnyNode) -> tuple[float, float] | None:
-        if not isinstance(node, ListNode) or len(node.items) != 2:
-            self._problems.append(node.problem(f"expected a point [lat, lng], found {shown(node)}"))
-            return None
-        latitude = self._degrees(node.items[0], "lat", 90)
-        longitude = self._degrees(node.items[1], "lng", 180)
-        return None if latitude is None or longitude is None else (latitude, longitude)
+        return Opening(self._zone if isinstance(shape, Beacon) else zone_of(shape), hours)
 
     def _properties(self, node: AnyNode) -> dict[str, Any]:
         if not isinstance(node, MapNode):
             fields(node, self._problems, (), expected="properties such as {name: Gate Café}")
             return {}
-        own = node.entries.get("id")
-        if own is not None:
-            message = '"geofence.id" is the id above: call the property something else'
-            self._problems.append(own.key.problem(message))
+        for word, meant in (("id", "the id above"), ("open", "whether the place is open")):
+            if word in node.entries:
+                message = f'"geofence.{word}" is {meant}: call the property something else'
+                self._problems.append(node.entries[word].key.problem(message))
         return {word: plain(entry.node) for word, entry in node.entries.items()}
 
     def _file(
-        self, node: MapNode, found: dict[str, AnyNode], tags: frozenset[str], stated: dict[str, Any]
+        self,
+        node: MapNode,
+        found: dict[str, AnyNode],
+        tags: frozenset[str],
+        stated: dict[str, Any],
+        hours: Hours | None,
     ) -> None:
         before = len(self._problems)
         path = name(found["file"], self._problems, "the name of a file")
-        radius = _radius(found["radius"], self._problems) if "radius" in found else None
+        sizes = Sizes(
+            radius_in(found["radius"], self._problems) if "radius" in found else None,
+            width_in(found["width"], self._problems) if "width" in found else None,
+        )
         id_path = (
             name(found["id"], self._problems, "a path such as properties.name") if "id" in found else None
         )
@@ -164,11 +135,11 @@ class Places:
             self.is_complete = False
             return
         target, data = located
-        read = read_geojson(data, target, point_radius_meters=radius)
-        self._problems.extend(_with_hint(problem, radius) for problem in read.problems)
+        read = read_geojson(data, target, sizes)
+        self._problems.extend(map(_with_hint, read.problems))
         if any(problem.severity == "error" for problem in read.problems):
             self.is_complete = False
-        self._features(read, target, found["id"], id_path or "id", tags, stated)
+        self._features(read, target, found["id"], id_path or "id", tags, stated, hours)
 
     def _find(self, node: AnyNode, path: str) -> tuple[str, bytes] | None:
         """The file's name in the workspace, and its content."""
@@ -195,6 +166,7 @@ class Places:
         id_path: str,
         tags: frozenset[str],
         stated: dict[str, Any],
+        hours: Hours | None,
     ) -> None:
         ids = [_id_of(feature, id_path) for feature in read.features]
         if None in ids:
@@ -215,7 +187,9 @@ class Places:
                 message = f"{where}: {_twice(fence_id, first)}"
                 self._problems.append(Problem(target, feature.line, feature.column, message))
             self._take(fence_id, (target, feature.line), tags)
-            self.fences[fence_id] = Fence(fence_id, feature.shape, tags, {**feature.properties, **stated})
+            properties = {**feature.properties, **stated}
+            at_hours = self._opening(hours, feature.shape)
+            self.fences[fence_id] = Fence(fence_id, feature.shape, tags, properties, at_hours)
 
 
 def plain(node: AnyNode) -> Any:
@@ -225,10 +199,6 @@ def plain(node: AnyNode) -> Any:
     if isinstance(node, ListNode):
         return [plain(item) for item in node.items]
     return {word: plain(entry.node) for word, entry in node.entries.items()}
-
-
-def _radius(node: AnyNode, problems: Problems) -> float | None:
-    return number(node, problems, "radius in metres", low=SMALLEST_RADIUS_METERS, high=LARGEST_RADIUS_METERS)
 
 
 def _twice(fence_id: str, first: Place) -> str:
@@ -247,8 +217,8 @@ def _id_of(feature: GeoFeature, id_path: str) -> str | None:
     return word if word and len(word) <= LONGEST_NAME else None
 
 
-def _with_hint(problem: Problem, radius: float | None) -> Problem:
-    if radius is None and problem.message.endswith("a Point needs a radius"):
-        hint = "add radius: 50 beside file:, in metres"
-        return Problem(problem.file, problem.line, problem.column, problem.message, hint)
+def _with_hint(problem: Problem) -> Problem:
+    for message, word in ((NO_RADIUS, "radius: 50"), (NO_WIDTH, "width: 12")):
+        if problem.message.endswith(message):
+            return msgspec.structs.replace(problem, suggestion=f"add {word} beside file:, in metres")
     return problem

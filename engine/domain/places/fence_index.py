@@ -14,8 +14,9 @@ import h3.api.basic_int as h3
 import msgspec
 
 from engine.domain.places.cover import cover
+from engine.domain.places.opening import Opening
 from engine.domain.places.outline import Outline, outline
-from engine.domain.places.shapes import Shape
+from engine.domain.places.shapes import Beacon, Shape
 
 _RESOLUTION_BITS: Final = 52
 _DIGIT_BITS: Final = 3
@@ -26,12 +27,13 @@ Entry = tuple[str, Outline | None]
 
 
 class Fence(msgspec.Struct, frozen=True):
-    """A place: what rules call it, and where it is."""
+    """A place: what rules call it, where it is, and when it is open (None where nobody said)."""
 
     id: str
     shape: Shape
     tags: frozenset[str] = frozenset()
     properties: Mapping[str, Any] = {}
+    opening: Opening | None = None
 
 
 class FenceIndex:
@@ -101,6 +103,8 @@ def build(fences: Iterable[Fence]) -> FenceIndex:
     outlines: dict[str, Outline] = {}
     cells: dict[int, dict[int, list[Entry]]] = {}
     for fence_id, fence in by_id.items():
+        if isinstance(fence.shape, Beacon):
+            continue
         edge = outlines[fence_id] = outline(fence.shape)
         covered = cover(edge)
         level = cells.setdefault(covered.level, defaultdict(list))

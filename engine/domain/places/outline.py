@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from math import asin, cos, degrees, inf, pi, radians, sin, sqrt
 
+import h3.api.basic_int as h3
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from engine.domain.places.cell_area import area_of
 from engine.domain.places.earth import (
     MEAN_RADIUS_METERS,
     METERS_PER_DEGREE_AT_LEAST,
@@ -22,8 +24,9 @@ from engine.domain.places.earth import (
     to_vector,
     to_vectors,
 )
+from engine.domain.places.lines import widened
 from engine.domain.places.planar import on_the_map
-from engine.domain.places.shapes import Circle, MultiPolygon, Polygon, Shape
+from engine.domain.places.shapes import Area, Cells, Circle, Extended, Line
 
 Array = NDArray[np.float64]
 
@@ -33,6 +36,8 @@ _PIECE_METERS = 1_000.0
 _PIECE_DEGREES = 0.2
 _MOST_PIECES = 400_000
 _BLOCK = 64
+_SNAP_DEGREES = 1e-9
+"""Neighbouring cells of H3 agree on their common corners to within this."""
 _MATRIX = 500_000
 
 
@@ -104,8 +109,8 @@ class AreaOutline:
         "reach_meters",
     )
 
-    def __init__(self, shape: Polygon | MultiPolygon) -> None:
-        geometry = on_the_map(shape)
+    def __init__(self, shape: Area, snap_degrees: float | None = None) -> None:
+        geometry = on_the_map(shape, snap_degrees)
         shapely.prepare(geometry)
         self._geometry = geometry
         self._west, self._south, self._east, self._north = geometry.bounds
@@ -151,6 +156,9 @@ class AreaOutline:
         inside = shapely.intersects_xy(self._geometry, longitudes, latitudes)
         if not len(self._starts):
             return np.full(len(latitudes), -inf)
+        if len(self._starts) > _MATRIX // 50:
+            pairs = zip(latitudes.tolist(), longitudes.tolist(), strict=True)
+            return np.array([self.distance_meters(*pair) for pair in pairs])
         points = to_vectors(latitudes, longitudes)
         at_once = max(1, _MATRIX // len(self._starts))
         chords = [self._chords(points[k : k + at_once]) for k in range(0, len(points), at_once)]
@@ -177,12 +185,42 @@ class AreaOutline:
         return nearest
 
 
-Outline = CircleOutline | AreaOutline
+class CellsOutline:
+    """H3 cells: H3 says what is inside, the way to the edge is measured on their area."""
+
+    __slots__ = ("_area", "_cells", "_levels", "latitude", "longitude", "radius_meters", "reach_meters")
+
+    def __init__(self, shape: Cells) -> None:
+        self._cells = frozenset(shape.cells)
+        self._levels = sorted({h3.get_resolution(cell) for cell in shape.cells})
+        self._area = AreaOutline(area_of(shape), _SNAP_DEGREES)
+        self.latitude, self.longitude = self._area.latitude, self._area.longitude
+        self.radius_meters, self.reach_meters = self._area.radius_meters, self._area.reach_meters
+
+    def contains(self, latitude: float, longitude: float) -> bool:
+        """Whether the point's cell is one of these."""
+        return any(h3.latlng_to_cell(latitude, longitude, level) in self._cells for level in self._levels)
+
+    def distance_meters(self, latitude: float, longitude: float) -> float:
+        """The way to the edge, negative inside."""
+        distance = abs(self._area.distance_meters(latitude, longitude))
+        return -distance if self.contains(latitude, longitude) else distance
+
+    def distances_meters(self, latitudes: Array, longitudes: Array) -> Array:
+        """The same for many points, within 0.3 % up to 10,000 km."""
+        return self._area.distances_meters(latitudes, longitudes)
 
 
-def outline(shape: Shape) -> Outline:
+Outline = CircleOutline | AreaOutline | CellsOutline
+
+
+def outline(shape: Extended) -> Outline:
     """The shape made ready. It must be one that `shape_check.examine` has no objection to."""
-    return CircleOutline(shape) if isinstance(shape, Circle) else AreaOutline(shape)
+    if isinstance(shape, Circle):
+        return CircleOutline(shape)
+    if isinstance(shape, Cells):
+        return CellsOutline(shape)
+    return AreaOutline(widened(shape) if isinstance(shape, Line) else shape)
 
 
 def _box(circle: Circle) -> tuple[float, float, float, float]:

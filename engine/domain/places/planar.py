@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
-from engine.domain.places.shapes import MultiPolygon, Polygon, Ring, polygons_of
+from engine.domain.places.shapes import Area, Polygon, Ring, polygons_of
 
 WORLD = shapely.box(-180.0, -90.0, 180.0, 90.0)
 
@@ -57,13 +57,14 @@ def flat_polygon(polygon: Polygon) -> BaseGeometry:
     return shapely.Polygon(outside.exterior, [hole.exterior for hole in flat_holes])
 
 
-def on_the_map(shape: Polygon | MultiPolygon) -> BaseGeometry:
-    """The whole area as one geometry in degrees, x from -180 to 180. For shapes that
+def on_the_map(shape: Area, snap_degrees: float | None = None) -> BaseGeometry:
+    """The whole area as one geometry in degrees, x from -180 to 180. Parts that touch grow together;
+    with `snap_degrees` those that miss each other by so little do, too. For shapes that
     `shape_check.examine` found no fault with; GEOS may refuse others."""
     parts = [piece for polygon in polygons_of(shape) for piece in _cut(flat_polygon(polygon))]
     if len(parts) == 1:
         return parts[0]
-    return shapely.multipolygons(_polygons(shapely.union_all(parts)))
+    return shapely.multipolygons(_polygons(shapely.union_all(parts, grid_size=snap_degrees)))
 
 
 def _beside(hole: BaseGeometry, shell: BaseGeometry) -> BaseGeometry:

@@ -5,15 +5,25 @@ from __future__ import annotations
 import re
 from math import isfinite
 
+import h3.api.basic_int as h3
 import msgspec
 import numpy as np
 import shapely
 
+from engine.domain.places.lines import middle_of
 from engine.domain.places.planar import flat_polygon, flat_ring, unrolled
 from engine.domain.places.shapes import (
+    COARSEST_CELLS,
     LARGEST_RADIUS_METERS,
+    LARGEST_WIDTH_METERS,
+    LONGEST_LINE_METERS,
+    MOST_CELLS,
     MOST_VERTICES,
+    SMALLEST_WIDTH_METERS,
+    Beacon,
+    Cells,
     Circle,
+    Line,
     MultiPolygon,
     Polygon,
     Ring,
@@ -40,6 +50,12 @@ def examine(shape: Shape) -> tuple[Shape, tuple[Flaw, ...]]:
     """
     if isinstance(shape, Circle):
         return shape, tuple(Flaw(message) for message in _circle_problems(shape))
+    if isinstance(shape, Line):
+        return shape, tuple(_line_flaws(shape))
+    if isinstance(shape, Cells):
+        return shape, tuple(_cell_flaws(shape))
+    if isinstance(shape, Beacon):
+        return shape, () if shape.name.strip() else (Flaw("the beacon has no name"),)
     parts = polygons_of(shape)
     vertices = sum(len(ring) for part in parts for ring in part.rings)
     if not vertices:
@@ -79,6 +95,45 @@ def _circle_problems(circle: Circle) -> list[str]:
         found.append(f"radius {circle.radius_meters:g} is not more than 0 metres")
     elif circle.radius_meters > LARGEST_RADIUS_METERS:
         found.append(f"radius {circle.radius_meters:,.0f} m is more than {LARGEST_RADIUS_METERS:,.0f} m")
+    return found
+
+
+def _line_flaws(line: Line) -> list[Flaw]:
+    count = sum(map(len, line.strands))
+    if count > MOST_VERTICES:
+        return [Flaw(f"{count:,} points are too many: at most {MOST_VERTICES:,}")]
+    found = []
+    if not SMALLEST_WIDTH_METERS <= line.width_meters <= LARGEST_WIDTH_METERS:
+        bounds = f"between {SMALLEST_WIDTH_METERS:g} and {LARGEST_WIDTH_METERS:,.0f} metres"
+        found.append(Flaw(f"width {line.width_meters:g} is not {bounds}"))
+    for number, strand in enumerate(line.strands):
+        where = f"line {number + 1}, " if len(line.strands) > 1 else ""
+        for index, (latitude, longitude) in enumerate(strand):
+            problem = position_problem(latitude, longitude)
+            if problem:
+                found.append(Flaw(f"{where}point {index + 1}: {problem}", number, None, index))
+        if len(set(strand)) < 2:
+            found.append(Flaw(f"{where}fewer than two different points", number))
+    if not line.strands:
+        found.append(Flaw("there are no points"))
+    if not found and middle_of(line.strands)[2] > LONGEST_LINE_METERS:
+        far = f"{LONGEST_LINE_METERS / 1000:,.0f} km"
+        found.append(Flaw(f"the line is too long: no point may lie more than {far} from its middle"))
+    return found
+
+
+def _cell_flaws(shape: Cells) -> list[Flaw]:
+    if not shape.cells:
+        return [Flaw("there are no cells")]
+    if len(shape.cells) > MOST_CELLS:
+        return [Flaw(f"{len(shape.cells):,} cells are too many: at most {MOST_CELLS:,}")]
+    found = []
+    for index, cell in enumerate(shape.cells):
+        if not h3.is_valid_cell(cell):
+            found.append(Flaw(f"cell {index + 1}: {cell:x} is no H3 cell", None, None, index))
+        elif h3.get_resolution(cell) < COARSEST_CELLS:
+            message = f"cell {index + 1}: {cell:x} is coarser than resolution {COARSEST_CELLS}"
+            found.append(Flaw(message, None, None, index))
     return found
 
 

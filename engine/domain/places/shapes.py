@@ -4,8 +4,6 @@ A polygon's edges are straight in longitude and latitude, as GeoJSON has them: a
 points of the same latitude runs along the parallel. An edge that spans more than 180° of longitude
 goes the short way, over the antimeridian (an edge of exactly 360° is the whole parallel). A ring
 that goes once around a pole encloses the pole that it is nearer to.
-
-Lines, beacons and fences of H3 cells will be further members of `Shape`.
 """
 
 from __future__ import annotations
@@ -19,6 +17,13 @@ Ring = tuple[tuple[float, float], ...]
 
 MOST_VERTICES: Final = 100_000
 LARGEST_RADIUS_METERS: Final = 5_000_000.0
+SMALLEST_WIDTH_METERS: Final = 0.5
+LARGEST_WIDTH_METERS: Final = 10_000.0
+LONGEST_LINE_METERS: Final = 500_000.0
+"""From a line's middle to its farthest point."""
+MOST_CELLS: Final = 10_000
+COARSEST_CELLS: Final = 2
+"""The coarsest H3 resolution that a fence may be made of: cells of some 180 km."""
 
 
 class Circle(msgspec.Struct, frozen=True, tag="circle"):
@@ -41,7 +46,34 @@ class MultiPolygon(msgspec.Struct, frozen=True, tag="multipolygon"):
     polygons: tuple[Polygon, ...]
 
 
-Shape = Circle | Polygon | MultiPolygon
+Strand = tuple[tuple[float, float], ...]
+"""Points (latitude, longitude) in degrees, one after the other along a way."""
+
+
+class Line(msgspec.Struct, frozen=True, tag="line"):
+    """Everything within half of `width_meters` of a street or a walkway, with round ends. Between
+    two points the way is the shortest one, a geodesic. Several strands are one place."""
+
+    strands: tuple[Strand, ...]
+    width_meters: float
+
+
+class Cells(msgspec.Struct, frozen=True, tag="cells"):
+    """Everything whose H3 cell, at the resolution of one of these, is one of these."""
+
+    cells: tuple[int, ...]
+
+
+class Beacon(msgspec.Struct, frozen=True, tag="beacon"):
+    """No area at all: a phone says that it hears the beacon of this name."""
+
+    name: str
+
+
+Area = Polygon | MultiPolygon
+Shape = Circle | Polygon | MultiPolygon | Line | Cells | Beacon
+Extended = Circle | Polygon | MultiPolygon | Line | Cells
+"""A shape with an inside."""
 
 
 def polygons_of(shape: Polygon | MultiPolygon) -> tuple[Polygon, ...]:
