@@ -68,13 +68,14 @@ def rule_set(rules: str = GIFT, workspace: str = "", models: Iterable[str] = ())
 def someone(**fields: Any) -> Profile:
     """A person whom one may push marketing to."""
     known: dict[str, Any] = {
+        "id": "2a000000-0000-8000-8000-000000000000",
+        "created_at": BEFORE,
+        "last_seen": BEFORE,
         "identities": (Identity("user_id", "ada", BEFORE, "m0"),),
         "consent": {"marketing": Consent(True, BEFORE, "marketing")},
         "devices": {"phone": Address(type="android", token="token", seen_at=BEFORE)},
     }
-    return Profile(
-        id="2a000000-0000-8000-8000-000000000000", created_at=BEFORE, last_seen=BEFORE, **{**known, **fields}
-    )
+    return Profile(**{**known, **fields})
 
 
 def event(name: str = "Wish", at: datetime = NOON, **fields: Any) -> Event:

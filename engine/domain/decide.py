@@ -13,10 +13,10 @@ from typing import Any
 
 import msgspec
 
-from engine.domain.offers import caps, contest, eligibility
+from engine.domain.offers import assignment, caps, contest, eligibility
 from engine.domain.offers.decisions import Decision, Reason
 from engine.domain.offers.eligibility import Candidate, Circumstances, Stop
-from engine.domain.offers.rules import Rule, RuleSet, TriggerKind, audience_change
+from engine.domain.offers.rules import Offer, Rule, RuleSet, TriggerKind, audience_change
 from engine.domain.offers.scope import Scope
 from engine.domain.people import audiences, computed, fold, memory
 from engine.domain.people.audiences import Followed
@@ -261,7 +261,7 @@ def judge(
         past=seen.past,
     )
     scope = _scope(rules, seen, now, local, address, scores or {})
-    candidates = list(_candidates(rules, matched, scope))
+    candidates = list(_candidates(rules, matched, scope, profile.cohort_key))
 
     stops = [_before_scoring(c, circumstances) for c in candidates]
     if scores is None and (needed := _models_needed(rules, candidates, stops)):
@@ -271,8 +271,8 @@ def judge(
         (c, stop if stop is not None else eligibility.worth(c, circumstances))
         for c, stop in zip(candidates, stops, strict=True)
     ]
-    groups = [[pair for pair in judged if not pair[0].is_contract]]
-    groups += [[pair] for pair in judged if pair[0].is_contract]
+    groups = [[pair for pair in judged if not pair[0].stands_alone]]
+    groups += [[pair] for pair in judged if pair[0].stands_alone]
     decisions: list[Decision] = []
     sends: list[Sending] = []
     for ordinal, group in enumerate(g for g in groups if g):
@@ -286,15 +286,16 @@ def judge(
     return Verdict(profile=profile, decisions=tuple(decisions), sends=tuple(sends), scope=scope)
 
 
-def _candidates(rules: RuleSet, matched: Iterable[tuple[Trigger, Rule]], scope: Scope) -> Iterable[Candidate]:
+def _candidates(
+    rules: RuleSet, matched: Iterable[tuple[Trigger, Rule]], scope: Scope, key: str
+) -> Iterable[Candidate]:
     for trigger, rule in matched:
         own = scope
         if trigger.fence is not None:
             own = msgspec.structs.replace(own, geofence=fence_view(trigger.fence, scope.now))
         if trigger.event is not None:
             own = msgspec.structs.replace(own, event=trigger.event)
-        for offer_id in rule.offers:
-            offer = rules.offers[offer_id]
+        for offer, arm in _offers(rules, rule, key):
             yield Candidate(
                 rule=rule,
                 offer=offer,
@@ -303,7 +304,17 @@ def _candidates(rules: RuleSet, matched: Iterable[tuple[Trigger, Rule]], scope: 
                 at=trigger.at,
                 fence=trigger.fence,
                 scope=own,
+                variant=arm,
             )
+
+
+def _offers(rules: RuleSet, rule: Rule, key: str) -> Iterable[tuple[Offer, str | None]]:
+    """What a rule puts forward to a person, with the arm of its experiment. Who is in none of the
+    arms is decided on as if in the first, and then gets nothing."""
+    if rule.variants:
+        arm = assignment.variant(rule, key)
+        return [(arm.offer, arm.name) if arm is not None else (rule.variants[0].offer, None)]
+    return [(rules.offers[offer], None) for offer in rule.offers]
 
 
 def _before_scoring(candidate: Candidate, circumstances: Circumstances) -> Stop | None:

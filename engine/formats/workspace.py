@@ -105,6 +105,7 @@ def load(rules: Mapping[str, bytes], models: Mapping[str, bytes] | None = None) 
     declared = Declared(
         purposes=frozenset(workspace.purposes),
         offers=frozenset(said.offers),
+        audiences=frozenset(said.audiences),
         fences=places.fences,
         fence_names=frozenset(places.names),
         tags=tags,
@@ -134,7 +135,7 @@ def load(rules: Mapping[str, bytes], models: Mapping[str, bytes] | None = None) 
     made = {
         word: ruled
         for word, entry in said.rules.items()
-        if (ruled := rule(entry, problems, declared, zone)) is not None
+        if (ruled := rule(entry, problems, declared, zone, offers)) is not None
     }
 
     revision = revision_of(rules, models)

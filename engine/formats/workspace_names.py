@@ -71,6 +71,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     models: frozenset[str] = frozenset()
     purposes: frozenset[str] = frozenset()
     offers: frozenset[str] = frozenset()
+    audiences: frozenset[str] = frozenset()
     fences: Mapping[str, Fence] = {}
     fence_names: frozenset[str] = frozenset()
     tags: Mapping[str, frozenset[str]] = {}

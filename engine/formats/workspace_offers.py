@@ -81,7 +81,7 @@ def offer(
     if "message" not in found:
         hint = "add message: {push: {title: …, body: …}}"
         problems.append(entry.key.problem('an offer needs a "message"', hint))
-    push = _message(found["message"], problems, members) if "message" in found else None
+    push = messages(found["message"], problems, members) if "message" in found else None
     cost = _money(found["cost"], problems, "cost") if "cost" in found else 0.0
     send_cost = _money(found["send_cost"], problems, "send_cost") if "send_cost" in found else 0.0
     span = dates(found, problems, zone) if "starts" in found or "ends" in found else Dates()
@@ -155,7 +155,8 @@ def _money(node: AnyNode, problems: Problems, what: str) -> float | None:
     return number(node, problems, what, low=0, high=_MOST_MONEY)
 
 
-def _message(node: AnyNode, problems: Problems, members: Members) -> PushMessage | None:
+def messages(node: AnyNode, problems: Problems, members: Members) -> PushMessage | None:
+    """What an offer, or one variant of it, says."""
     found = fields(node, problems, ("push",), ("in_app",), expected="{push: {title: …, body: …}}")
     if found is None:
         return None

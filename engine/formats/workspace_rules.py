@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import time, timedelta, tzinfo
 from typing import Final
 
 from engine.domain.offers.caps import WEEKDAYS
 from engine.domain.offers.expressions import Type
-from engine.domain.offers.rules import During, Rule, TriggerKind
+from engine.domain.offers.rules import During, Offer, Rule, TriggerKind
 from engine.formats.located_yaml import AnyNode, Entry, ListNode, MapNode, Scalar
 from engine.formats.workspace_dates import Dates, dates
 from engine.formats.workspace_names import Declared, expression, rule_names
-from engine.formats.workspace_patterns import geofence_names, pattern
+from engine.formats.workspace_patterns import geofence_names
 from engine.formats.workspace_sequences import steps
 from engine.formats.workspace_settings import caps
+from engine.formats.workspace_trials import trial
+from engine.formats.workspace_triggers import audience_gate, trigger
 from engine.formats.workspace_values import (
     Problems,
     choice,
@@ -35,6 +38,11 @@ _FIELDS: Final = (
     "during",
     "offer",
     "offers",
+    "audience",
+    "rollout",
+    "experiment",
+    "holdout",
+    "variants",
     "cap",
     "quiet",
     "fresh",
@@ -44,24 +52,17 @@ _FIELDS: Final = (
     "starts",
     "ends",
 )
-_LATER: Final = (
-    "audience",
-    "do",
-    "send",
-    "placement",
-    "rollout",
-    "experiment",
-    "holdout",
-    "variants",
-)
+_LATER: Final = ("do", "send", "placement")
 FRESH_AT_PLACES: Final = timedelta(minutes=10)
 """How old the fix of an enter or exit may be, where a rule says nothing."""
 
 _MOST: Final = 1e6
 
 
-def rule(entry: Entry, problems: Problems, declared: Declared, zone: tzinfo) -> Rule | None:
-    """One entry of `rules:`."""
+def rule(
+    entry: Entry, problems: Problems, declared: Declared, zone: tzinfo, catalogue: Mapping[str, Offer]
+) -> Rule | None:
+    """One entry of `rules:`. `catalogue` are the offers that are sound."""
     node = entry.node
     before = len(problems)
     name(entry.key, problems, "the name of a rule")
@@ -72,10 +73,7 @@ def rule(entry: Entry, problems: Problems, declared: Declared, zone: tzinfo) -> 
     if "when" not in found:
         problems.append(entry.key.problem('a rule needs "when": what sets it off'))
     else:
-        when = pattern(
-            found["when"], problems, declared, lambda below: rule_names(declared, below), ("for", "by")
-        )
-        _check_waiting(found["when"], problems)
+        when = trigger(found["when"], problems, declared, lambda below: rule_names(declared, below))
     after = steps(found["after"], problems, declared, "after") if "after" in found else ()
     unless = steps(found["unless"], problems, declared, "unless") if "unless" in found else ()
     condition = None
@@ -83,6 +81,8 @@ def rule(entry: Entry, problems: Problems, declared: Declared, zone: tzinfo) -> 
         below = geofence_names(when, declared)
         condition = expression(found["if"], problems, rule_names(declared, below), Type.BOOL)
     offers = _offers(entry, node, found, problems, declared)
+    asked = audience_gate(found["audience"], problems, declared) if "audience" in found else ()
+    tried = trial(node, found, problems, declared, catalogue)
     at_place = when is not None and when.kind in (TriggerKind.ENTER, TriggerKind.EXIT)
     fresh = FRESH_AT_PLACES if at_place else None
     if "fresh" in found:
@@ -107,6 +107,11 @@ def rule(entry: Entry, problems: Problems, declared: Declared, zone: tzinfo) -> 
         after=after,
         unless=unless,
         condition=condition,
+        audience=asked,
+        rollout=tried.rollout,
+        experiment=tried.experiment,
+        holdout=tried.holdout,
+        variants=tried.variants,
         during=during,
         caps=capped,
         fresh=fresh,
@@ -117,12 +122,6 @@ def rule(entry: Entry, problems: Problems, declared: Declared, zone: tzinfo) -> 
         ends=span.ends,
         file=node.source.file,
     )
-
-
-def _check_waiting(node: AnyNode, problems: Problems) -> None:
-    """`by` tells apart what is waited for; without `for` there is nothing to tell apart."""
-    if isinstance(node, MapNode) and "by" in node.entries and "for" not in node.entries:
-        problems.append(node.entries["by"].key.problem('"by" needs a "for": how long to wait'))
 
 
 def _offers(

@@ -31,6 +31,7 @@ from engine.formats.workspace_values import (
     duration,
     fields,
     number,
+    share,
     shown,
     time_of_day,
     time_zone,
@@ -46,6 +47,7 @@ FIELDS: Final = frozenset(
         "rates",
         "quiet_hours",
         "caps",
+        "holdout",
         "consent",
         "retention",
         "after_erasure",
@@ -55,7 +57,7 @@ FIELDS: Final = frozenset(
         "computed",
     )
 )
-LATER_FIELDS: Final = frozenset(("holdout", "accounts"))
+LATER_FIELDS: Final = frozenset(("accounts",))
 
 DEFAULT_RETENTION: Final[Mapping[str, timedelta]] = {
     "events": 13 * MONTH,
@@ -85,6 +87,7 @@ def settings(entries: Mapping[str, Entry], problems: Problems) -> Workspace:
         rates=_rates(nodes["rates"], problems) if "rates" in nodes else {},
         quiet_hours=_quiet_hours(nodes["quiet_hours"], problems) if "quiet_hours" in nodes else None,
         caps=_caps(nodes["caps"], problems, purposes) if "caps" in nodes else (),
+        holdout=(share(nodes["holdout"], problems) if "holdout" in nodes else None) or 0.0,
         purposes=purposes,
         location_precision=precision,
         namespaces=namespaces,

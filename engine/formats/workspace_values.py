@@ -192,6 +192,21 @@ def _plain_number(node: AnyNode) -> str | None:
     return f"did you mean {value:g}?"
 
 
+def share(node: AnyNode, problems: Problems) -> float | None:
+    """`5%`: more than nothing, at most all. As a number in (0, 1]."""
+    raw = node.text if isinstance(node, Scalar) else ""
+    found = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)%", raw)
+    if found and 0.0 < float(found[1]) <= 100.0:
+        return float(found[1]) / 100.0
+    hint = None
+    if not found and isinstance(node, Scalar) and isinstance(node.value, int | float) and node.value:
+        percent = node.value * 100 if node.value <= 1 else node.value
+        hint = f"did you mean {percent:g}%?" if 0 < percent <= 100 else None
+    message = "a share must be more than 0% and at most 100%" if found else "expected a share such as 5%"
+    problems.append(node.problem(f"{message}, found {shown(node)}", hint))
+    return None
+
+
 def whole(node: AnyNode, problems: Problems, what: str, *, low: int = 1) -> int | None:
     """A whole number, at least `low`."""
     value = number(node, problems, what, low=low, high=1_000_000_000)

@@ -32,7 +32,8 @@ def decide_group(
     for position, (candidate, result) in enumerate(group):
         stop = result if isinstance(result, Stop) else None
         if position == best:
-            stop = eligibility.quiet(candidate, circumstances)
+            stop = eligibility.control(candidate, circumstances)
+            stop = stop or eligibility.quiet(candidate, circumstances)
             won = candidate if stop is None else None
         elif best is not None and stop is None:
             stop = Stop(Reason.OUTRANKED, {"by": group[best][0].rule.id, **_scores(group[best][1])})
@@ -67,6 +68,7 @@ def _judged(candidate: Candidate, result: Worth | Stop, stop: Stop | None) -> Ju
         rule=candidate.rule.id,
         offer=candidate.offer.id,
         geofence=candidate.fence.id if candidate.fence is not None else None,
+        variant=candidate.variant,
         reason=stop.reason if stop is not None else None,
         numbers=numbers,
         propensity=scored.propensity if scored else numbers.get("propensity"),

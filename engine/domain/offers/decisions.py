@@ -29,6 +29,7 @@ class Reason(StrEnum):
     STALE_EVENT = "stale_event"
     CONDITION_FALSE = "condition_false"
     CONDITION_UNKNOWN = "condition_unknown"
+    NOT_IN_AUDIENCE = "not_in_audience"
     OUTSIDE_HOURS = "outside_hours"
     NO_DEVICE = "no_device"
     NO_PERMISSION = "no_permission"
@@ -37,6 +38,8 @@ class Reason(StrEnum):
     LOW_PROPENSITY = "low_propensity"
     NOT_WORTH_IT = "not_worth_it"
     OUTRANKED = "outranked"
+    HOLDOUT = "holdout"
+    EXPERIMENT_CONTROL = "experiment_control"
     QUIET_HOURS = "quiet_hours"
 
 
@@ -49,6 +52,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rena
     rule: str
     offer: str
     geofence: str | None = None
+    variant: str | None = None
     reason: Reason | None = None
     numbers: Mapping[str, Any] = {}
     propensity: float | None = None

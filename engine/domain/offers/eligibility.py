@@ -15,6 +15,7 @@ import msgspec
 
 from engine.domain.offers import caps
 from engine.domain.offers.arbitration import expected_value
+from engine.domain.offers.assignment import is_rolled_out, place
 from engine.domain.offers.decisions import Reason
 from engine.domain.offers.rules import Offer, Purpose, Rule, TriggerKind, Workspace
 from engine.domain.offers.scope import UNKNOWN, Scope, is_number
@@ -43,10 +44,16 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     fence: Fence | None
     scope: Scope
+    variant: str | None = None
 
     @property
     def is_contract(self) -> bool:
         return self.purpose.basis == "contract"
+
+    @property
+    def stands_alone(self) -> bool:
+        """Whether it competes with nothing, and no cap, holdout or quiet hour is asked."""
+        return self.is_contract
 
     def __repr__(self) -> str:
         return f"Candidate({self.rule.id!r}, {self.offer.id!r})"
@@ -146,6 +153,15 @@ def sequence(c: Candidate, now: Circumstances) -> Stop | None:
     return unknown
 
 
+def audience(c: Candidate, now: Circumstances) -> Stop | None:
+    for name, wanted in c.rule.audience:
+        if (name in now.profile.audiences.since) is not wanted:
+            return Stop(Reason.NOT_IN_AUDIENCE, {"audience": name if wanted else f"!{name}"})
+    if not is_rolled_out(c.rule, now.profile.cohort_key):
+        return Stop(Reason.NOT_IN_AUDIENCE, {"rollout": c.rule.rollout})
+    return None
+
+
 def hours(c: Candidate, now: Circumstances) -> Stop | None:
     if c.rule.during is None or caps.is_during(c.rule.during, now.local):
         return None
@@ -188,6 +204,7 @@ BEFORE_SCORING: tuple[Gate, ...] = (
     freshness,
     condition,
     sequence,
+    audience,
     hours,
     device,
     permission,
@@ -240,6 +257,24 @@ def worth(c: Candidate, now: Circumstances) -> Worth | Stop:
 
 def _probability(score: float | None) -> float | None:
     return score if score is not None and 0.0 <= score <= 1.0 else None
+
+
+def control(c: Candidate, now: Circumstances) -> Stop | None:
+    """Checked for the winner only, so that what the person would have been offered is on record and
+    those who get nothing are like those who do."""
+    if c.stands_alone:
+        return None
+    key, everywhere = now.profile.cohort_key, now.workspace.holdout
+    if everywhere and place(key, "holdout") < everywhere:
+        return Stop(Reason.HOLDOUT, {"share": everywhere, "of": "workspace"})
+    rule = c.rule
+    if rule.holdout and place(key, f"holdout:{rule.experiment or rule.id}") < rule.holdout:
+        reason = Reason.HOLDOUT if rule.experiment is None else Reason.EXPERIMENT_CONTROL
+        return Stop(reason, {"share": rule.holdout, "of": rule.experiment or rule.id})
+    if rule.variants and c.variant is None:
+        left = 1.0 - sum(arm.share for arm in rule.variants)
+        return Stop(Reason.EXPERIMENT_CONTROL, {"share": left, "of": rule.experiment or rule.id})
+    return None
 
 
 def quiet(c: Candidate, now: Circumstances) -> Stop | None:

@@ -225,8 +225,19 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     file: str = ""
 
 
+class Variant(msgspec.Struct, frozen=True, kw_only=True):
+    """One arm of an experiment: a share of people in (0, 1], and what they are offered."""
+
+    name: str
+    share: float
+    offer: Offer
+
+
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """When, for whom, what. `fresh` is how old the event may be, None for any age."""
+    """When, for whom, what. `fresh` is how old the event may be, None for any age. `audience` holds
+    names, each with whether one must be in it. `rollout` is the share of people that the rule is for;
+    `holdout` the share that it only says what it would have offered to; `experiment` is the salt of
+    who gets which of the `variants`, which stand in the place of `offers`."""
 
     id: str
     when: Pattern
@@ -234,6 +245,11 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     after: tuple[Step, ...] = ()
     unless: tuple[Step, ...] = ()
     condition: Expression | None = None
+    audience: tuple[tuple[str, bool], ...] = ()
+    rollout: float = 1.0
+    experiment: str | None = None
+    holdout: float = 0.0
+    variants: tuple[Variant, ...] = ()
     during: During | None = None
     caps: tuple[Cap, ...] = ()
     fresh: timedelta | None = None
@@ -251,6 +267,8 @@ class Workspace(msgspec.Struct, frozen=True, kw_only=True):
     rates: Mapping[str, float] = {}
     quiet_hours: QuietHours | None = None
     caps: tuple[Cap, ...] = ()
+    holdout: float = 0.0
+    """The share of people who get no offers that need consent at all."""
     purposes: Mapping[str, Purpose] = {}
     location_precision: LocationPrecision = LocationPrecision()
     namespaces: tuple[Namespace, ...] = ()

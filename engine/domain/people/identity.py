@@ -257,9 +257,18 @@ def inherits(profile: Profile, ended: Profile, at: datetime) -> Profile:
         consent=consent,
         contacts=tuple(sorted(contacts.values(), key=lambda c: (c.at, c.decision))),
         audiences=profile.audiences.unchecked(at),
+        created_at=min(profile.created_at, ended.created_at),
+        cohort=united_cohort(profile, ended),
         past=united_past(profile.past, ended.past),
         waiting=united_waiting(profile.waiting, ended.waiting),
     )
+
+
+def united_cohort(profile: Profile, ended: Profile) -> str:
+    """By what holdouts and experiments know a person whose profiles became one: as the older one, so
+    that most keep what they had, in whatever order several profiles come together."""
+    older = min(profile, ended, key=lambda one: (one.created_at, one.cohort_key))
+    return "" if older.cohort_key == profile.id else older.cohort_key
 
 
 def loses(profile: Profile, keys: Sequence[IdentityKey], to: str) -> Profile:

@@ -160,10 +160,17 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     audiences: Membership = Membership()
     timezone: str | None = None
     locale: str | None = None
+    cohort: str = ""
+    """What holdouts and experiments know the person by, where that is not the id: the id of the oldest
+    profile that was merged into this one."""
     succeeded_by: str | None = None
 
     def __repr__(self) -> str:
         return f"Profile({self.id}, version={self.version}, …)"
+
+    @property
+    def cohort_key(self) -> str:
+        return self.cohort or self.id
 
     @property
     def keys(self) -> tuple[IdentityKey, ...]:
