@@ -7,63 +7,30 @@ where the first call asked for them, so that one model run serves every candidat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
 
 import msgspec
 
-from engine.domain.offers import assignment, caps, contest, eligibility
-from engine.domain.offers.decisions import Decision, Reason
-from engine.domain.offers.eligibility import Candidate, Circumstances, Stop
-from engine.domain.offers.rules import Offer, Rule, RuleSet, TriggerKind, audience_change
+from engine.domain.candidates import before_scoring, models_needed, put_forward, reachable, scope_of
+from engine.domain.observation import Observation, Trigger, occurrences, waited
+from engine.domain.offers import caps, contest, eligibility
+from engine.domain.offers.decisions import Decision
+from engine.domain.offers.eligibility import Candidate, Circumstances
+from engine.domain.offers.rules import RuleSet, TriggerKind, audience_change
 from engine.domain.offers.scope import Scope
 from engine.domain.people import audiences, computed, fold, memory
 from engine.domain.people.audiences import Followed
 from engine.domain.people.consent import location_precision, with_statements
 from engine.domain.people.events import Event, Kind, Location, Sender
-from engine.domain.people.memory import Occurrence
-from engine.domain.people.profiles import Address, Contact, Past, Profile
+from engine.domain.people.profiles import Address, Contact, Profile
 from engine.domain.people.timers import NO_ALARMS, Alarms, is_internal
-from engine.domain.places.fence_index import Fence
 from engine.domain.places.presence import fix_of, step
-from engine.domain.views import earlier_view, event_view, fence_view
+from engine.domain.views import event_view, fence_view
+
+__all__ = ["Observation", "Sending", "Trigger", "Verdict", "judge", "observe", "settle"]
 
 _TRIGGERS = {Kind.TRACK: TriggerKind.EVENT, Kind.PAGE: TriggerKind.PAGE, Kind.SCREEN: TriggerKind.SCREEN}
-
-
-class Trigger(msgspec.Struct, frozen=True):
-    """Something that can set rules off: the event itself, or a transition that its fix showed, each
-    at its own time. `event` is what expressions see as the event where that is an earlier one."""
-
-    kind: TriggerKind
-    name: str
-    at: datetime
-    fence: Fence | None = None
-    event: Mapping[str, Any] | None = None
-
-    def __repr__(self) -> str:
-        return f"Trigger({self.kind.value!r}, {self.name!r})"
-
-
-class Observation(msgspec.Struct, frozen=True, kw_only=True):
-    """The profile after the event, the event as it may be kept, what it set off, and the timers that
-    it sets and calls off. `past` is what was remembered before the event. Where it hangs on scores
-    who is in which audience, `needed` names their models and `scope` what they read; then `settle`
-    comes before `judge`."""
-
-    profile: Profile
-    event: Event
-    triggers: tuple[Trigger, ...]
-    notes: tuple[str, ...] = ()
-    alarms: Alarms = NO_ALARMS
-    needed: frozenset[str] = frozenset()
-    scope: Scope | None = None
-    followed: Followed | None = None
-    past: Past = {}
-
-    def __repr__(self) -> str:
-        return f"Observation({self.event!r}, {len(self.triggers)} triggers)"
 
 
 class Sending(msgspec.Struct, frozen=True):
@@ -122,10 +89,10 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
         ended = memory.waited(profile, event.properties)
         if ended is not None:
             waiting = ended
-            triggers.append(_waited(rules, event))
+            triggers.append(waited(rules, event))
     past = profile.past
     if triggers and (rules.watched_by_trigger or rules.waits_by_trigger):
-        remembered = memory.remember(rules, profile, _occurrences(triggers, event, now))
+        remembered = memory.remember(rules, profile, occurrences(triggers, event, now))
         if remembered is not None:
             past, waiting = remembered.past, remembered.waiting
             alarms, notes = remembered.alarms, notes + remembered.notes
@@ -189,7 +156,7 @@ def _among(seen: Observation, followed: Followed, rules: RuleSet, now: datetime)
     if followed.needed:
         waiting = msgspec.structs.replace(seen, profile=profile, needed=followed.needed, followed=followed)
         local = now.astimezone(caps.zone(profile.timezone, rules.workspace.timezone))
-        scope = _scope(rules, waiting, now, local, _address(profile)[1], {})
+        scope = scope_of(rules, waiting, now, local, reachable(profile)[1], {})
         return msgspec.structs.replace(waiting, scope=scope)
     turned = tuple(
         Trigger(TriggerKind.AUDIENCE, audience_change(change.name, change.entered), change.at)
@@ -205,22 +172,6 @@ def _among(seen: Observation, followed: Followed, rules: RuleSet, now: datetime)
         scope=None,
         followed=None,
     )
-
-
-def _occurrences(triggers: Iterable[Trigger], event: Event, now: datetime) -> Iterable[Occurrence]:
-    view = event_view(event)
-    for trigger in triggers:
-        if trigger.kind is not TriggerKind.WAIT:
-            scope = Scope(event=view, geofence=fence_view(trigger.fence, trigger.at), now=now)
-            fence = trigger.fence.id if trigger.fence is not None else None
-            yield Occurrence((trigger.kind, trigger.name), trigger.at, scope, fence)
-
-
-def _waited(rules: RuleSet, event: Event) -> Trigger:
-    """What a rule that has waited is set off by: the last event of those that it waited after."""
-    told = event.properties
-    fence = rules.fences.get(told.get("geofence", ""))
-    return Trigger(TriggerKind.WAIT, told["rule"], event.timestamp, fence, earlier_view(told["event"]))
 
 
 def judge(
@@ -246,7 +197,7 @@ def judge(
 
     profile, workspace = seen.profile, rules.workspace
     local = now.astimezone(caps.zone(profile.timezone, workspace.timezone))
-    device_id, address = _address(profile)
+    device_id, address = reachable(profile)
     circumstances = Circumstances(
         workspace=workspace,
         profile=profile,
@@ -260,11 +211,11 @@ def judge(
         scores=scores or {},
         past=seen.past,
     )
-    scope = _scope(rules, seen, now, local, address, scores or {})
-    candidates = list(_candidates(rules, matched, scope, profile.cohort_key))
+    scope = scope_of(rules, seen, now, local, address, scores or {})
+    candidates = list(put_forward(rules, matched, scope, profile.cohort_key))
 
-    stops = [_before_scoring(c, circumstances) for c in candidates]
-    if scores is None and (needed := _models_needed(rules, candidates, stops)):
+    stops = [before_scoring(c, circumstances) for c in candidates]
+    if scores is None and (needed := models_needed(rules, candidates, stops)):
         return Verdict(profile=profile, needed=needed, scope=scope)
 
     judged = [
@@ -284,82 +235,3 @@ def judge(
                 contact = Contact(now, won.offer.id, won.rule.id, "push", won.purpose.name, decision.id)
                 profile = fold.with_contact(profile, contact, now - rules.contact_horizon)
     return Verdict(profile=profile, decisions=tuple(decisions), sends=tuple(sends), scope=scope)
-
-
-def _candidates(
-    rules: RuleSet, matched: Iterable[tuple[Trigger, Rule]], scope: Scope, key: str
-) -> Iterable[Candidate]:
-    for trigger, rule in matched:
-        own = scope
-        if trigger.fence is not None:
-            own = msgspec.structs.replace(own, geofence=fence_view(trigger.fence, scope.now))
-        if trigger.event is not None:
-            own = msgspec.structs.replace(own, event=trigger.event)
-        for offer, arm in _offers(rules, rule, key):
-            yield Candidate(
-                rule=rule,
-                offer=offer,
-                purpose=rules.workspace.purposes[offer.purpose],
-                trigger=rule.when.kind,
-                at=trigger.at,
-                fence=trigger.fence,
-                scope=own,
-                variant=arm,
-            )
-
-
-def _offers(rules: RuleSet, rule: Rule, key: str) -> Iterable[tuple[Offer, str | None]]:
-    """What a rule puts forward to a person, with the arm of its experiment. Who is in none of the
-    arms is decided on as if in the first, and then gets nothing."""
-    if rule.variants:
-        arm = assignment.variant(rule, key)
-        return [(arm.offer, arm.name) if arm is not None else (rule.variants[0].offer, None)]
-    return [(rules.offers[offer], None) for offer in rule.offers]
-
-
-def _before_scoring(candidate: Candidate, circumstances: Circumstances) -> Stop | None:
-    for gate in eligibility.BEFORE_SCORING:
-        stop = gate(candidate, circumstances)
-        if stop is not None:
-            return stop
-    return None
-
-
-def _models_needed(rules: RuleSet, candidates: list[Candidate], stops: list[Stop | None]) -> frozenset[str]:
-    """The models that could still change something: of candidates that came through, and of those
-    whose condition is unknown because it reads a score."""
-    needed: set[str] = set()
-    for candidate, stop in zip(candidates, stops, strict=True):
-        if stop is None or stop.reason is Reason.CONDITION_UNKNOWN:
-            needed |= eligibility.models_read(candidate, rules.models)
-    return frozenset(needed)
-
-
-def _address(profile: Profile) -> tuple[str, Address | None]:
-    """The device to push to: of those that can be reached, the one seen last; one that denied
-    pushes only where there is no other."""
-    reachable = [(not a.denies_push, a.seen_at, d) for d, a in profile.devices.items() if a.reachable]
-    if not reachable:
-        return "", None
-    device_id = max(reachable)[2]
-    return device_id, profile.devices[device_id]
-
-
-def _scope(
-    rules: RuleSet,
-    seen: Observation,
-    now: datetime,
-    local: datetime,
-    address: Address | None,
-    scores: Mapping[str, float | None],
-) -> Scope:
-    weather = seen.event.context.get("weather")
-    return Scope(
-        event=event_view(seen.event),
-        profile=computed.profile_view(seen.profile, rules.workspace, now),
-        weather=weather if isinstance(weather, Mapping) else {},
-        device={"type": address.type} if address is not None else {},
-        propensity=scores,
-        local=caps.local_view(local),
-        now=now,
-    )

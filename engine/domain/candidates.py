@@ -1,0 +1,100 @@
+"""What rules put forward on an observation, to whom it would go, and what it may look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+import msgspec
+
+from engine.domain.observation import Observation, Trigger
+from engine.domain.offers import assignment, caps, eligibility
+from engine.domain.offers.decisions import Reason
+from engine.domain.offers.eligibility import Candidate, Circumstances, Stop
+from engine.domain.offers.rules import Offer, Rule, RuleSet
+from engine.domain.offers.scope import Scope
+from engine.domain.people import computed
+from engine.domain.people.profiles import Address, Profile
+from engine.domain.views import event_view, fence_view
+
+
+def put_forward(
+    rules: RuleSet, matched: Iterable[tuple[Trigger, Rule]], scope: Scope, key: str
+) -> Iterable[Candidate]:
+    """The candidates of the rules that were set off, for a person whose groups go by `key`."""
+    for trigger, rule in matched:
+        own = scope
+        if trigger.fence is not None:
+            own = msgspec.structs.replace(own, geofence=fence_view(trigger.fence, scope.now))
+        if trigger.event is not None:
+            own = msgspec.structs.replace(own, event=trigger.event)
+        for offer, arm in offers_of(rules, rule, key):
+            yield Candidate(
+                rule=rule,
+                offer=offer,
+                purpose=rules.workspace.purposes[offer.purpose],
+                trigger=rule.when.kind,
+                at=trigger.at,
+                fence=trigger.fence,
+                scope=own,
+                variant=arm,
+            )
+
+
+def offers_of(rules: RuleSet, rule: Rule, key: str) -> Iterable[tuple[Offer, str | None]]:
+    """What a rule puts forward to a person, with the arm of its experiment. Who is in none of the
+    arms is decided on as if in the first, and then gets nothing."""
+    if rule.variants:
+        arm = assignment.variant(rule, key)
+        return [(arm.offer, arm.name) if arm is not None else (rule.variants[0].offer, None)]
+    return [(rules.offers[offer], None) for offer in rule.offers]
+
+
+def before_scoring(candidate: Candidate, circumstances: Circumstances) -> Stop | None:
+    """The first gate that stops a candidate before any model is asked."""
+    for gate in eligibility.BEFORE_SCORING:
+        stop = gate(candidate, circumstances)
+        if stop is not None:
+            return stop
+    return None
+
+
+def models_needed(rules: RuleSet, candidates: list[Candidate], stops: list[Stop | None]) -> frozenset[str]:
+    """The models that could still change something: of candidates that came through, and of those
+    whose condition is unknown because it reads a score."""
+    needed: set[str] = set()
+    for candidate, stop in zip(candidates, stops, strict=True):
+        if stop is None or stop.reason is Reason.CONDITION_UNKNOWN:
+            needed |= eligibility.models_read(candidate, rules.models)
+    return frozenset(needed)
+
+
+def reachable(profile: Profile) -> tuple[str, Address | None]:
+    """The device to push to: of those that can be reached, the one seen last; one that denied
+    pushes only where there is no other."""
+    found = [(not a.denies_push, a.seen_at, d) for d, a in profile.devices.items() if a.reachable]
+    if not found:
+        return "", None
+    device_id = max(found)[2]
+    return device_id, profile.devices[device_id]
+
+
+def scope_of(
+    rules: RuleSet,
+    seen: Observation,
+    now: datetime,
+    local: datetime,
+    address: Address | None,
+    scores: Mapping[str, float | None],
+) -> Scope:
+    """What all candidates of an observation may look at."""
+    weather = seen.event.context.get("weather")
+    return Scope(
+        event=event_view(seen.event),
+        profile=computed.profile_view(seen.profile, rules.workspace, now),
+        weather=weather if isinstance(weather, Mapping) else {},
+        device={"type": address.type} if address is not None else {},
+        propensity=scores,
+        local=caps.local_view(local),
+        now=now,
+    )

@@ -1,0 +1,70 @@
+"""What an event was seen to do to its person, before anything is decided on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from engine.domain.offers.rules import RuleSet, TriggerKind
+from engine.domain.offers.scope import Scope
+from engine.domain.people.audiences import Followed
+from engine.domain.people.events import Event
+from engine.domain.people.memory import Occurrence
+from engine.domain.people.profiles import Past, Profile
+from engine.domain.people.timers import NO_ALARMS, Alarms
+from engine.domain.places.fence_index import Fence
+from engine.domain.views import earlier_view, event_view, fence_view
+
+
+class Trigger(msgspec.Struct, frozen=True):
+    """Something that can set rules off: the event itself, or a transition that its fix showed, each
+    at its own time. `event` is what expressions see as the event where that is an earlier one."""
+
+    kind: TriggerKind
+    name: str
+    at: datetime
+    fence: Fence | None = None
+    event: Mapping[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"Trigger({self.kind.value!r}, {self.name!r})"
+
+
+class Observation(msgspec.Struct, frozen=True, kw_only=True):
+    """The profile after the event, the event as it may be kept, what it set off, and the timers that
+    it sets and calls off. `past` is what was remembered before the event. Where it hangs on scores
+    who is in which audience, `needed` names their models and `scope` what they read; then `settle`
+    comes before `judge`."""
+
+    profile: Profile
+    event: Event
+    triggers: tuple[Trigger, ...]
+    notes: tuple[str, ...] = ()
+    alarms: Alarms = NO_ALARMS
+    needed: frozenset[str] = frozenset()
+    scope: Scope | None = None
+    followed: Followed | None = None
+    past: Past = {}
+
+    def __repr__(self) -> str:
+        return f"Observation({self.event!r}, {len(self.triggers)} triggers)"
+
+
+def occurrences(triggers: Iterable[Trigger], event: Event, now: datetime) -> Iterable[Occurrence]:
+    """What happened, as the memory takes it."""
+    view = event_view(event)
+    for trigger in triggers:
+        if trigger.kind is not TriggerKind.WAIT:
+            scope = Scope(event=view, geofence=fence_view(trigger.fence, trigger.at), now=now)
+            fence = trigger.fence.id if trigger.fence is not None else None
+            yield Occurrence((trigger.kind, trigger.name), trigger.at, scope, fence)
+
+
+def waited(rules: RuleSet, event: Event) -> Trigger:
+    """What a rule that has waited is set off by: the last event of those that it waited after."""
+    told = event.properties
+    fence = rules.fences.get(told.get("geofence", ""))
+    return Trigger(TriggerKind.WAIT, told["rule"], event.timestamp, fence, earlier_view(told["event"]))
