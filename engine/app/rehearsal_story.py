@@ -10,11 +10,10 @@ import msgspec
 
 from engine.app.rehearsal import SECRET, Rehearsal, Told
 from engine.app.ruling import Predictor, Ruling
-from engine.domain import decide
 from engine.domain.offers.rules import Computed, ComputedKind, RuleSet
 from engine.domain.people import identity
 from engine.domain.people.events import Event
-from engine.domain.people.profiles import Identity, Profile, new_profile
+from engine.domain.people.profiles import Identity, new_profile
 from engine.formats.gpx import TrackFix
 from engine.formats.problems import Problem
 from engine.formats.scenario import Scenario
@@ -50,8 +49,7 @@ def play(scenario: Scenario, fixes: Sequence[TrackFix], ruling: Ruling) -> Playe
     start = begins_at(scenario, fixes)
     problems: list[Problem] = []
     told: list[Told] = []
-    for introduced in _events(introduction(scenario, start), scenario, ruling.rules, problems):
-        rehearsal.enrol(_person(scenario, introduced, ruling.rules, start))
+    _introduce(rehearsal, _events(introduction(scenario, start), scenario, ruling.rules, problems), scenario)
     for call in calls(scenario, fixes):
         told += rehearsal.advance(call.sent_at)
         told += rehearsal.tell(_events(call, scenario, ruling.rules, problems), call.sent_at)
@@ -78,17 +76,27 @@ def _events(call: Call, scenario: Scenario, rules: RuleSet, problems: list[Probl
     return [event for _, event in received.events]
 
 
-def _person(scenario: Scenario, introduced: Event, rules: RuleSet, start: datetime) -> Profile:
-    """The document as it stands when the story begins. Nothing is decided on how it came about."""
-    keys = identity.keys_of(introduced, rules.workspace.namespaces)
-    known = {trait.name: trait for trait in rules.workspace.computed}
-    stated = scenario.profile.computed
-    profile = msgspec.structs.replace(
-        new_profile(keys[0], SECRET, start),
-        identities=tuple(Identity(space, value, start, introduced.message_id) for space, value in keys),
-        computed={word: _state(known[word], value, start) for word, value in stated.items()},
+def _introduce(rehearsal: Rehearsal, introduced: Sequence[Event], scenario: Scenario) -> None:
+    """Puts the person in as they are when the story begins: counted, stated, in their audiences. No
+    rule is asked about how that came about."""
+    ruling = rehearsal.ruling
+    rehearsal.ruling = msgspec.structs.replace(
+        ruling, rules=msgspec.structs.replace(ruling.rules, by_trigger={})
     )
-    return decide.observe(rules, profile, introduced, start).profile
+    known = {trait.name: trait for trait in ruling.rules.workspace.computed}
+    for event in introduced:
+        start = event.received_at
+        keys = identity.keys_of(event, ruling.rules.workspace.namespaces)
+        profile = msgspec.structs.replace(
+            new_profile(keys[0], SECRET, start),
+            identities=tuple(Identity(space, value, start, event.message_id) for space, value in keys),
+            computed={
+                word: _state(known[word], value, start) for word, value in scenario.profile.computed.items()
+            },
+        )
+        rehearsal.enrol(profile)
+        rehearsal.tell([event], start)
+    rehearsal.ruling = ruling
 
 
 def _state(trait: Computed, value: Any, now: datetime) -> Any:
