@@ -85,6 +85,20 @@ def compile_template(text: str, members: Members | None = None) -> Render:
     return render
 
 
+def names_read(text: str) -> list[tuple[str, int]]:
+    """What a sound template reads, as dotted paths of a root and a member, each with its offset."""
+    if "{{" not in text and "{%" not in text:
+        return []
+    found = []
+    for variable in (
+        v for several in _ENVIRONMENT.from_string(text).analyze().globals.values() for v in several
+    ):
+        root, *path = variable.segments
+        at = text.find(str(path[0]), variable.span.index) if path else variable.span.index
+        found.append((f"{root}.{path[0]}" if path else str(root), max(at, variable.span.index)))
+    return found
+
+
 def choose(texts: Mapping[str, Render], locale: str | None) -> Render:
     """The text for a person's language: the exact tag, its primary language, else the first.
 

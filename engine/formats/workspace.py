@@ -23,6 +23,7 @@ from engine.domain.places.fence_index import build
 from engine.formats.located_yaml import LARGEST_FILE_BYTES, MapNode, Scalar, read
 from engine.formats.problems import Problem, in_order
 from engine.formats.workspace_audiences import audiences, read_all
+from engine.formats.workspace_labels import check_offer, check_rule, uses
 from engine.formats.workspace_models import MODELS_PREFIX, model, name_of
 from engine.formats.workspace_names import Declared, fence_names, message_members, profile_types
 from engine.formats.workspace_offers import offer
@@ -137,6 +138,13 @@ def load(rules: Mapping[str, bytes], models: Mapping[str, bytes] | None = None) 
         for word, entry in said.rules.items()
         if (ruled := rule(entry, problems, declared, zone, offers)) is not None
     }
+
+    if workspace.labels:
+        of = uses(workspace.labels, workspace.traits, peopled, known)
+        for word, catalogued in offers.items():
+            check_offer(said.offers[word], catalogued, of, problems)
+        for word, ruled in made.items():
+            check_rule(said.rules[word], ruled, offers, of, problems)
 
     revision = revision_of(rules, models)
     sources = {**rules, **{MODELS_PREFIX + name: data for name, data in models.items()}}

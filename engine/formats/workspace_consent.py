@@ -7,7 +7,8 @@ from typing import Final, Literal, cast
 
 from engine.domain.offers.rules import LocationPrecision, Precision, Purpose
 from engine.formats.located_yaml import AnyNode, MapNode, Scalar
-from engine.formats.workspace_values import Problems, choice, fields, name, names, not_yet
+from engine.formats.workspace_labels import Labels, labels
+from engine.formats.workspace_values import Problems, choice, fields, name, names
 
 DEFAULT_PURPOSES: Final[Mapping[str, Purpose]] = {
     "marketing": Purpose(name="marketing"),
@@ -21,27 +22,23 @@ EXACT: Final = LocationPrecision(granted="exact", denied="exact", unknown="exact
 _PRECISIONS: Final = ("exact", "neighbourhood", "city", "none")
 
 
-def consent(node: AnyNode, problems: Problems) -> tuple[Mapping[str, Purpose], LocationPrecision]:
-    """The purposes by name, and the precision of positions by the state of `location`."""
+def consent(node: AnyNode, problems: Problems) -> tuple[Mapping[str, Purpose], LocationPrecision, Labels]:
+    """The purposes by name, the precision of positions by the state of `location`, and the purposes
+    that may read what carries a label."""
     found = fields(node, problems, ("purposes", "location_precision", "labels"))
     if found is None:
-        return DEFAULT_PURPOSES, EXACT
+        return DEFAULT_PURPOSES, EXACT, {}
     purposes = DEFAULT_PURPOSES
     if "purposes" in found:
         purposes = _purposes(found["purposes"], problems)
-    labels = found.get("labels")
-    if isinstance(labels, MapNode) and isinstance(node, MapNode):
-        if labels.entries:
-            problems.append(not_yet(node.entries["labels"].key))
-    elif labels is not None:
-        fields(labels, problems, ())
+    stated = labels(found["labels"], problems, purposes) if "labels" in found else {}
     precision = LocationPrecision() if "location" in purposes else EXACT
     if "location_precision" in found and isinstance(node, MapNode):
         if "location" not in purposes:
             key = node.entries["location_precision"].key
             problems.append(key.problem('location_precision needs a purpose "location" above'))
         precision = _precision(found["location_precision"], problems)
-    return purposes, precision
+    return purposes, precision, stated
 
 
 def _purposes(node: AnyNode, problems: Problems) -> Mapping[str, Purpose]:

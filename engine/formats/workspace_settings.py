@@ -22,6 +22,7 @@ from engine.formats.located_yaml import AnyNode, Entry, ListNode, MapNode, Scala
 from engine.formats.workspace_computed import computed
 from engine.formats.workspace_consent import DEFAULT_PURPOSES, EXACT, consent
 from engine.formats.workspace_identities import DEFAULT_NAMESPACES, identities, traits
+from engine.formats.workspace_labels import Labels, check_declared
 from engine.formats.workspace_names import Declared
 from engine.formats.workspace_values import (
     MONTH,
@@ -70,7 +71,7 @@ DEFAULT_RETENTION: Final[Mapping[str, timedelta]] = {
 def settings(entries: Mapping[str, Entry], problems: Problems) -> Workspace:
     """Everything of workspace.yaml but the computed traits, which need the geofences."""
     nodes = {key: entry.node for key, entry in entries.items()}
-    purposes, precision = _consent(nodes, problems)
+    purposes, precision, stated = _consent(nodes, problems)
     zone = time_zone(nodes["timezone"], problems) if "timezone" in nodes else None
     money = currency(nodes["currency"], problems) if "currency" in nodes else None
     declared: Mapping[str, TraitDeclaration] = {}
@@ -79,6 +80,7 @@ def settings(entries: Mapping[str, Entry], problems: Problems) -> Workspace:
         namespaces = identities(nodes["identities"], problems)
     if "traits" in nodes:
         declared = traits(nodes["traits"], problems)
+        check_declared(entries["traits"], declared, stated, problems)
     if "after_erasure" in nodes:
         choice(nodes["after_erasure"], problems, ("unlinked",), ("drop",))
     return Workspace(
@@ -90,6 +92,7 @@ def settings(entries: Mapping[str, Entry], problems: Problems) -> Workspace:
         holdout=(share(nodes["holdout"], problems) if "holdout" in nodes else None) or 0.0,
         purposes=purposes,
         location_precision=precision,
+        labels=stated,
         namespaces=namespaces,
         server_only=_server_only(nodes["events"], problems) if "events" in nodes else frozenset(),
         traits=declared,
@@ -124,9 +127,9 @@ def caps(
 
 def _consent(
     nodes: Mapping[str, AnyNode], problems: Problems
-) -> tuple[Mapping[str, Purpose], LocationPrecision]:
+) -> tuple[Mapping[str, Purpose], LocationPrecision, Labels]:
     if "consent" not in nodes:
-        return DEFAULT_PURPOSES, EXACT
+        return DEFAULT_PURPOSES, EXACT, {}
     return consent(nodes["consent"], problems)
 
 

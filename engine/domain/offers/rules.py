@@ -271,6 +271,8 @@ class Workspace(msgspec.Struct, frozen=True, kw_only=True):
     """The share of people who get no offers that need consent at all."""
     purposes: Mapping[str, Purpose] = {}
     location_precision: LocationPrecision = LocationPrecision()
+    labels: Mapping[str, frozenset[str]] = {}
+    """Of traits: the purposes that may read those so labelled."""
     namespaces: tuple[Namespace, ...] = ()
     server_only: frozenset[str] = frozenset()
     traits: Mapping[str, TraitDeclaration] = {}

@@ -1,0 +1,179 @@
+"""`labels:`: which purposes may read the traits that carry a label, and every use beyond them.
+
+An offer is made for its purpose. What decides about it, or stands in its message, is used for that
+purpose: its rule's conditions, the audiences and models behind them, its value, its texts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from engine.domain.offers.expressions import Expression
+from engine.domain.offers.propensity import ModelCard
+from engine.domain.offers.rules import Audience, Offer, Purpose, Rule, TraitDeclaration
+from engine.formats.located_scalar import place_in
+from engine.formats.located_yaml import AnyNode, Entry, ListNode, MapNode, Scalar
+from engine.formats.messages import names_read
+from engine.formats.problems import Problem, did_you_mean
+from engine.formats.workspace_values import Problems, fields, names, unresolved
+
+Labels = Mapping[str, frozenset[str]]
+_AUDIENCES = "profile.audiences."
+_PROPENSITY = "propensity."
+
+
+def labels(node: AnyNode, problems: Problems, purposes: Mapping[str, Purpose]) -> Labels:
+    """The purposes that may read, by label."""
+    if not isinstance(node, MapNode):
+        fields(node, problems, (), expected="labels such as {personal: [marketing]}")
+        return {}
+    found: dict[str, frozenset[str]] = {}
+    for word, entry in node.entries.items():
+        allowed = names(entry.node, problems, "purposes")
+        found[word] = frozenset(allowed)
+        for item in entry.node.items if isinstance(entry.node, ListNode) else ():
+            if isinstance(item, Scalar) and item.text in allowed and item.text not in purposes:
+                problems.append(unresolved(item, "purpose", item.text, purposes))
+    return found
+
+
+def check_declared(
+    section: Entry | None, traits: Mapping[str, TraitDeclaration], known: Labels, problems: Problems
+) -> None:
+    """A trait's label is one of those that purposes are named for, where any are."""
+    if not known or section is None or not isinstance(section.node, MapNode):
+        return
+    for word, trait in traits.items():
+        node = section.node.entries[word].node
+        if trait.label is not None and trait.label not in known and isinstance(node, MapNode):
+            problems.append(unresolved(node.entries["label"].node, "label", trait.label, known))
+
+
+class Uses(msgspec.Struct, frozen=True, kw_only=True):
+    """The restricted traits by dotted path with their labels, and what leads to them."""
+
+    known: Labels
+    traits: Mapping[str, str]
+    audiences: Mapping[str, Audience]
+    models: Mapping[str, ModelCard]
+
+
+def uses(
+    known: Labels,
+    traits: Mapping[str, TraitDeclaration],
+    audiences: tuple[Audience, ...],
+    models: Mapping[str, ModelCard],
+) -> Uses:
+    return Uses(
+        known=known,
+        traits={f"profile.{t.name}": t.label for t in traits.values() if t.label in known and t.label},
+        audiences={audience.name: audience for audience in audiences},
+        models=models,
+    )
+
+
+def check_offer(entry: Entry, offer: Offer, of: Uses, problems: Problems) -> None:
+    """What an offer's value, models and texts read."""
+    found = entry.node.entries if isinstance(entry.node, MapNode) else {}
+    if offer.value is not None:
+        _check(offer.value, found["value"].node, offer.purpose, of, problems)
+    for word, model in (("propensity", offer.model), ("baseline", offer.baseline)):
+        for trait, way in _of_model(model, of) if model is not None else ():
+            _refuse(found[word].node, trait, way, offer.purpose, of, problems)
+    for text in _texts(found["message"].node) if "message" in found else ():
+        for path, offset in names_read(text.text):
+            if path in of.traits:
+                line, column = place_in(text, offset)
+                at = Problem(text.source.file, line, column, "")
+                _refuse(at, path, "", offer.purpose, of, problems)
+
+
+def check_rule(entry: Entry, rule: Rule, offers: Mapping[str, Offer], of: Uses, problems: Problems) -> None:
+    """What a rule's conditions read, for the purpose of each offer that it puts forward."""
+    found = entry.node.entries if isinstance(entry.node, MapNode) else {}
+    when = found["when"].node
+    inner = when.entries.get("if") if isinstance(when, MapNode) else None
+    for purpose in sorted({offers[word].purpose for word in rule.offers if word in offers}):
+        if rule.condition is not None:
+            _check(rule.condition, found["if"].node, purpose, of, problems)
+        if rule.when.condition is not None and inner is not None:
+            _check(rule.when.condition, inner.node, purpose, of, problems)
+        for path in _asked_of(found, when):
+            for trait, way in _of_audience(path, of):
+                _refuse(when, trait, way, purpose, of, problems)
+
+
+def _asked_of(found: Mapping[str, Entry], when: AnyNode) -> Iterator[str]:
+    """The audiences that a rule names outside its conditions."""
+    named = (
+        [when.entries["audience"].node] if isinstance(when, MapNode) and "audience" in when.entries else []
+    )
+    named += [found["audience"].node] if "audience" in found else []
+    for node in named:
+        items = node.items if isinstance(node, ListNode) else (node,)
+        yield from (item.text.removeprefix("!") for item in items if isinstance(item, Scalar))
+
+
+def _check(expression: Expression, node: AnyNode, purpose: str, of: Uses, problems: Problems) -> None:
+    for path in sorted(expression.reads):
+        for trait, way in _leads_to(path, of):
+            at: Problem | AnyNode = node
+            if isinstance(node, Scalar):
+                word = path.rpartition(".")[2]
+                found = re.search(rf"\b{re.escape(word)}\b", node.text)
+                line, column = place_in(node, found.start() if found else 0)
+                at = Problem(node.source.file, line, column, "")
+            _refuse(at, trait, way, purpose, of, problems)
+
+
+def _leads_to(path: str, of: Uses) -> Iterator[tuple[str, str]]:
+    """The restricted traits that are behind a path, each with the way that leads there."""
+    if path in of.traits:
+        yield path, ""
+    elif path == "profile":
+        yield from ((trait, " (any trait may be read here)") for trait in of.traits)
+    elif path.startswith(_AUDIENCES):
+        yield from _of_audience(path.removeprefix(_AUDIENCES), of)
+    elif path.startswith(_PROPENSITY):
+        yield from _of_model(path.removeprefix(_PROPENSITY), of)
+
+
+def _of_audience(name: str, of: Uses) -> Iterator[tuple[str, str]]:
+    audience = of.audiences.get(name)
+    for path in sorted(audience.condition.reads) if audience is not None else ():
+        for trait, way in _leads_to(path, of):
+            yield trait, f" through the audience {name}{way}"
+
+
+def _of_model(name: str, of: Uses) -> Iterator[tuple[str, str]]:
+    card = of.models.get(name)
+    for column in card.inputs if card is not None else ():
+        for path in sorted(column.expression.reads):
+            for trait, way in _leads_to(path, of):
+                yield trait, f" through the model {name}{way}"
+
+
+def _refuse(at: Problem | AnyNode, trait: str, way: str, purpose: str, of: Uses, problems: Problems) -> None:
+    label = of.traits[trait]
+    allowed = of.known[label]
+    if purpose in allowed:
+        return
+    may = f"only {' and '.join(sorted(allowed))} may read" if allowed else "nothing may read"
+    message = f'"{trait}" is read{way} for "{purpose}": it is labelled "{label}", which {may}'
+    hint = did_you_mean(purpose, allowed)
+    if isinstance(at, Problem):
+        problems.append(msgspec.structs.replace(at, message=message, suggestion=hint))
+    else:
+        problems.append(at.problem(message, hint))
+
+
+def _texts(node: AnyNode) -> Iterator[Scalar]:
+    """Every text below a message."""
+    if isinstance(node, Scalar):
+        yield node
+    elif isinstance(node, MapNode):
+        for entry in node.entries.values():
+            yield from _texts(entry.node)
