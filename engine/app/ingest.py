@@ -46,14 +46,13 @@ CALLS = ("track", "identify", "screen", "page", "group", "alias", "merge", "batc
 PATHS = (*(f"/v1/{call}" for call in CALLS), "/b")
 RETENTION = timedelta(days=396)
 REJECTED_KEPT_PER_KEY_AND_DAY = 1000
+KEYS_SEEN = 1000
+"""How many spellings of known keys are remembered: SDKs send the same header with each request."""
 HELD_BYTES = 64 * 1024 * 1024
 """Of bodies whose events are not answered yet."""
 
 log = structlog.get_logger()
 
-_ACCEPTED = metrics.EVENTS.labels("accepted")
-_DUPLICATE = metrics.EVENTS.labels("duplicate")
-_REJECTED = metrics.EVENTS.labels("rejected")
 _MISSING_IDENTITY = "none of the event's ids is of a namespace of this workspace"
 _METHODS = (
     (b"allow", b"POST, OPTIONS"),
@@ -62,7 +61,8 @@ _METHODS = (
     (b"access-control-max-age", b"86400"),
 )
 _encode = msgspec.json.Encoder().encode
-
+_TAKEN = Response(200, _encode(Answer(accepted=1)))
+"""The answer to most requests."""
 
 Headers = Mapping[bytes, bytes]
 Named = tuple[Event, tuple[IdentityKey, ...]]
@@ -105,6 +105,7 @@ class Ingest:
         self._held_bytes = 0
         self._full: set[tuple[str, date]] = set()
         self._tasks: set[asyncio.Task[Response]] = set()
+        self._keys_seen: dict[bytes, str] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == ScopeType.HTTP:
@@ -175,12 +176,22 @@ class Ingest:
             Refused: it cannot be unzipped, or nobody knows the key.
         """
         try:
-            encoding = headers.get(b"content-encoding", b"").decode("latin-1") or None
-            body = decode_body(body, encoding, BODY_BYTES_MAX)
-            key = key_in(headers) or write_key_in(body)
+            encoding = headers.get(b"content-encoding")
+            if encoding is not None or not body.startswith(b"{"):
+                body = decode_body(body, encoding.decode("latin-1") if encoding else None, BODY_BYTES_MAX)
+            key = self._keys_seen.get(headers.get(b"authorization", b""))
+            if key is None:
+                key = self._key(headers) or write_key_in(body) or ""
         except Unreadable as fault:
             raise Refused(fault.status, str(fault)) from fault
-        return body, key or "", self._keys.trust(key)
+        return body, key, self._keys.trust(key)
+
+    def _key(self, headers: Headers) -> str | None:
+        """The key in the headers; those of keys that somebody has are remembered with their text."""
+        key = key_in(headers)
+        if key is not None and self._keys.knows(key) and len(self._keys_seen) < KEYS_SEEN:
+            self._keys_seen[headers[b"authorization"]] = key
+        return key
 
     def _read(self, call: str, body: bytes, key: str, trusted: bool) -> Request:
         """The events of a body.
@@ -227,11 +238,10 @@ class Ingest:
         accepted, duplicates, decisions = 0, 0, []
         if reply is not None:
             accepted, duplicates, decisions = reply.accepted, reply.duplicates, reply.decisions
-            _ACCEPTED.inc(accepted)
-        if duplicates:
-            _DUPLICATE.inc(duplicates)
+        if accepted == 1 and not (duplicates or decisions or request.rejected):
+            return _TAKEN
         if request.rejected:
-            _REJECTED.inc(len(request.rejected))
+            metrics.REJECTED.inc(len(request.rejected))
         form = full_form if request.trusted else public_form
         answer = Answer(
             accepted=accepted,

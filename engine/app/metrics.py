@@ -9,6 +9,7 @@ from prometheus_client import Counter, Histogram
 from engine.domain.offers.decisions import Decision, is_worth_telling
 
 EVENTS = Counter("viewfinder_events", "Events by verdict", ["verdict"])
+ACCEPTED, DUPLICATES, REJECTED = (EVENTS.labels(v) for v in ("accepted", "duplicate", "rejected"))
 DECISIONS = Counter("viewfinder_decisions", "Decisions by outcome", ["outcome", "reason"])
 CONDITION_FALSE = Counter(
     "viewfinder_rules_condition_false", "Decisions in which no candidate met its condition", ["rule"]

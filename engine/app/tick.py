@@ -239,11 +239,12 @@ class Lane:
         asked: list[Asked] = []
         hints: dict[IdentityKey, str] = {}
         unknown: dict[IdentityKey, None] = {}
+        owner_of = self._owner
         for pending in batch:
             lookups = identity.lookups(pending.event, pending.keys)
             asked.append(Asked(pending, lookups))
             for key in lookups:
-                if (owner := self._owner(key)) is not None:
+                if (owner := owner_of(key)) is not None:
                     hints[key] = owner
                 else:
                     unknown[key] = None
@@ -273,12 +274,17 @@ class Lane:
         is read anew: another engine may have linked it since."""
         profiles: dict[str, Profile] = {}
         missing = set(taken)
-        for key, profile_id in hints.items():
+        for profile_id in set(hints.values()):
             cached = self._cache.get(profile_id)
-            if cached is None or (key in asked_index and not cached.lists(key)):
+            if cached is None:
                 missing.add(profile_id)
             else:
                 profiles[profile_id] = cached
+        for key in asked_index:
+            owner = profiles.get(hints.get(key, ""))
+            if owner is not None and not owner.lists(key):
+                missing.add(owner.id)
+                del profiles[owner.id]
         if missing:
             for profile, document in await session.profiles(list(missing)):
                 profiles[profile.id] = profile
@@ -314,6 +320,7 @@ class Lane:
         carried: list[Pending] = []
         repeats: list[Pending] = []
         sends: list[Send] = []
+        accepted = duplicates = 0
         for number, unit in enumerate(units):
             hits = refused.get(number)
             if hits is not None:
@@ -326,11 +333,15 @@ class Lane:
                 if pending.stored_seq is not None:
                     repeats.append(pending)
                 elif pending.repeat_of is not None:
+                    duplicates += 1
                     pending.reply.settle(pending.position, pending.repeat_of.decisions, duplicate=True)
                 else:
+                    accepted += pending.timer is None
                     metrics.count(pending.decisions)
                     pending.reply.settle(pending.position, pending.decisions, duplicate=False)
             carried += unit.left
+        metrics.ACCEPTED.inc(accepted)
+        metrics.DUPLICATES.inc(duplicates + len(repeats))
         if sends:
             self._take_sends(sends, leased_at)
         if repeats:

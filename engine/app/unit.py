@@ -57,23 +57,25 @@ def components(asked: Sequence[Asked], hints: Mapping[IdentityKey, str]) -> list
     parent: dict[object, object] = {}
 
     def root(node: object) -> object:
-        above = parent.setdefault(node, node)
-        while above != parent[above]:
-            above = parent[above]
-        parent[node] = above
-        return above
+        top = node
+        while top in parent:
+            top = parent[top]
+        while node != top:
+            parent[node], node = top, parent[node]
+        return top
 
+    places: list[object] = []
     for one in asked:
-        first = root(hints.get(one.lookups[0], one.lookups[0]))
-        for key in one.lookups:
-            parent[root(key)] = first
-            first = root(first)
-            if (owner := hints.get(key)) is not None:
-                parent[root(owner)] = first
-                first = root(first)
+        # A key that has an owner stands for the owner: nearly always that is one node.
+        nodes = {hints.get(key, key) for key in one.lookups}
+        place = nodes.pop()
+        places.append(place)
+        for node in nodes:
+            if (other := root(node)) != (mine := root(place)):
+                parent[other] = mine
     groups: dict[object, list[Asked]] = {}
-    for one in asked:
-        groups.setdefault(root(one.lookups[0]), []).append(one)
+    for one, place in zip(asked, places, strict=True):
+        groups.setdefault(root(place), []).append(one)
     return list(groups.values())
 
 
@@ -252,14 +254,16 @@ class Unit:
                 located=event.location is not None or "newest" in facts,
             )
         )
-        messages: dict[str, Message] = {}
-        for sending in verdict.sends:
-            message = messages[sending.decision.id] = render_push(sending.candidate, profile.locale)
-            self.sends.append(send_of(sending, message, profile, turn.lease, turn.providers))
-        pending.decisions = tuple(
-            msgspec.structs.replace(d, message=messages[d.id]) if d.id in messages else d
-            for d in verdict.decisions
-        )
+        pending.decisions = verdict.decisions
+        if verdict.sends:
+            messages: dict[str, Message] = {}
+            for sending in verdict.sends:
+                message = messages[sending.decision.id] = render_push(sending.candidate, profile.locale)
+                self.sends.append(send_of(sending, message, profile, turn.lease, turn.providers))
+            pending.decisions = tuple(
+                msgspec.structs.replace(d, message=messages[d.id]) if d.id in messages else d
+                for d in verdict.decisions
+            )
         for d in pending.decisions:
             if turn.is_kept(d):
                 self._decision_rows.append(
@@ -304,15 +308,18 @@ class Unit:
                 (number, identity_bucket(key), key[0], key[1], profile_id, self._hints.get(key))
             )
         sends = [outbox_row(send) for send in self.sends]
-        rows: list[EventRow | DecisionRow | SendRow] = [*self._event_rows, *self._decision_rows, *sends]
-        for row in rows:
-            row.unit = number
-        commit.events.extend(self._event_rows)
-        commit.decisions.extend(self._decision_rows)
-        commit.sends.extend(sends)
-        commit.probes.extend((number, *row) for row in self._probes)
+        for event in self._event_rows:
+            event.unit = number
+        for decision in self._decision_rows:
+            decision.unit = number
+        for send in sends:
+            send.unit = number
+        commit.events += self._event_rows
+        commit.decisions += self._decision_rows
+        commit.sends += sends
+        commit.probes += [(number, *row) for row in self._probes]
         # One statement must not delete and set the same row.
-        commit.timers_done.extend((number, *row) for row in self.rung if row[1:3] not in self.alarms)
+        commit.timers_done += [(number, *row) for row in self.rung if row[1:3] not in self.alarms]
         for (profile_id, identifier), timer in self.alarms.items():
             bucket = bucket_of(profile_id)
             if timer is None:

@@ -77,9 +77,9 @@ def read_event(item: Item, kind: Kind, receipt: Receipt) -> Event | Refusal:
         user_id, anonymous_id, previous_id = _merged_ids(item, user_id, anonymous_id, previous_id)
         if item.merge_properties is not None:
             properties["mergeProperties"] = item.merge_properties
-    refusal = _missing_id(kind, user_id, anonymous_id, previous_id) or _long_id(
-        user_id, anonymous_id, previous_id, group_id
-    )
+    refusal = _missing_id(kind, user_id, anonymous_id, previous_id)
+    if refusal is None:
+        refusal = _long_id(user_id, anonymous_id, previous_id, group_id)
     if refusal is not None:
         return refusal
 
@@ -239,8 +239,11 @@ def _location(
     location: Location | Refusal | None = None
     if kind is Kind.TRACK and name == LOCATION_UPDATED and properties:
         location = read_location(properties, stated_at)
-        for field in POSITION_FIELDS:
-            properties.pop(field, None)
+        if properties.keys() <= POSITION_FIELDS:
+            properties.clear()
+        else:
+            for field in POSITION_FIELDS:
+                properties.pop(field, None)
     fields = context.pop("location", None)
     if location is None and type(fields) is dict:
         location = read_location(fields, stated_at)
@@ -281,13 +284,15 @@ def _device(
         id=device_id,
         type=kind.lower() if type(kind) is str and kind else None,
         token=token,
-        provider=_word(context.pop("pushProvider", None)),
-        environment=_word(context.pop("pushEnvironment", None)),
+        provider=_word(context.pop("pushProvider")) if "pushProvider" in context else None,
+        environment=_word(context.pop("pushEnvironment")) if "pushEnvironment" in context else None,
         app=identifier(app.get("namespace")) if type(app) is dict else None,
-        permissions={
+        permissions={}
+        if permissions is None
+        else {
             name: permissions[name]
             for name in PERMISSIONS
-            if permissions is not None and isinstance(permissions.get(name), str | bool)
+            if isinstance(permissions.get(name), str | bool)
         },
     )
     if permissions is not None:

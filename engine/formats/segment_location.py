@@ -19,15 +19,8 @@ from engine.formats.segment_verdicts import (
 
 # What a fix consists of. An event's free-form parts must not keep it once it has become a Location,
 # since positions are coarsened to the person's consent before they are stored.
-POSITION_FIELDS = (
-    "latitude",
-    "longitude",
-    "accuracy",
-    "altitude",
-    "speed",
-    "heading",
-    "isMock",
-    "timestamp",
+POSITION_FIELDS = frozenset(
+    ("latitude", "longitude", "accuracy", "altitude", "speed", "heading", "isMock", "timestamp")
 )
 
 # A phone's clock can say anything; within these years a difference of two fixes is always a timedelta
@@ -61,14 +54,16 @@ def read_location(fields: Mapping[str, Any], stated_at: datetime | None) -> Loca
     altitude = _optional(fields.get("altitude"))
     speed = _optional(fields.get("speed"))
     heading = _optional(fields.get("heading"))
-    for name, value in (
-        ("accuracy", accuracy),
-        ("altitude", altitude),
-        ("speed", speed),
-        ("heading", heading),
-    ):
-        if value is not None and not math.isfinite(value):
-            return not_a_number(name)
+    # One look at all four: only their sum tells where one of them is no number.
+    if not math.isfinite((accuracy or 0.0) + (altitude or 0.0) + (speed or 0.0) + (heading or 0.0)):
+        for name, value in (
+            ("accuracy", accuracy),
+            ("altitude", altitude),
+            ("speed", speed),
+            ("heading", heading),
+        ):
+            if value is not None and not math.isfinite(value):
+                return not_a_number(name)
 
     at = stated_at
     timestamp = fields.get("timestamp")

@@ -81,8 +81,11 @@ def _parse_text(text: str) -> datetime | None:
         moment = datetime.fromisoformat(text)
     except ValueError:
         return _parse_leap_second(text)
+    zone = moment.tzinfo
+    if zone is UTC:
+        return moment
     try:
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+        return moment.replace(tzinfo=UTC) if zone is None else moment.astimezone(UTC)
     except OverflowError:
         return None
 

@@ -63,20 +63,24 @@ def keys_of(event: Event, namespaces: Sequence[Namespace]) -> tuple[IdentityKey,
     """The identities that an event carries, strongest first; an alias's previous id is not one."""
     keys: list[IdentityKey] = []
     for namespace in namespaces:
+        name = namespace.name
         value: Any = None
-        if namespace.name == "user_id":
+        if name == "user_id":
             value = event.user_id
-        elif namespace.name == "anonymous_id":
+        elif name == "anonymous_id":
             value = event.anonymous_id
         for path in namespace.sources:
             if value is None or value == "":
                 value = _at(event, path)
-        if isinstance(value, float) and value.is_integer():
-            value = int(value)  # JavaScript has one kind of number
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            value = str(value)
-        if isinstance(value, str) and value and len(value) <= MAX_VALUE_LENGTH:
-            keys.append((namespace.name, value))
+        if value is None:
+            continue
+        if not isinstance(value, str):
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            # JavaScript has one kind of number.
+            value = str(int(value) if isinstance(value, float) and value.is_integer() else value)
+        if value and len(value) <= MAX_VALUE_LENGTH:
+            keys.append((name, value))
     return tuple(keys)
 
 
@@ -92,6 +96,8 @@ def lookups(event: Event, keys: tuple[IdentityKey, ...]) -> tuple[IdentityKey, .
 
 def _at(event: Event, path: tuple[str, ...]) -> Any:
     node: Any = event.traits if path[0] == "traits" else getattr(event, path[0], None)
+    if not node:
+        return None
     for step in path[1:]:
         node = node.get(step) if isinstance(node, Mapping) else None
     return node
@@ -110,13 +116,17 @@ def plan(
     person has at most one, stronger than the key. Weaker identities that belong to another profile
     move to this one.
     """
+    if event.previous_id is None:
+        owner = owner_of(keys[0])
+        if owner is not None and _knows(owner, keys, event):
+            return Plan(keys=keys, owner=owner.id, used=keys)  # nearly every event
     notes: list[str] = []
     previous = _previous_key(event, owner_of, notes)
     if previous is not None and previous not in keys:
         keys = (previous, *keys) if previous[0] == "user_id" else (*keys, previous)
     ones = {n.name: n for n in namespaces if n.one}
 
-    owner: Profile | None = None
+    owner = None
     for position, key in enumerate(keys):
         candidate = owner_of(key)
         if candidate is not None and not _is_somebody_else(candidate, keys[:position], ones):
@@ -173,6 +183,16 @@ def plan(
     )
 
 
+def _knows(profile: Profile, keys: tuple[IdentityKey, ...], event: Event) -> bool:
+    """Whether the profile has all that the event names."""
+    if event.device is not None and event.device.id not in profile.devices:
+        return False
+    for key in keys:
+        if not profile.lists(key):
+            return False
+    return True
+
+
 def _previous_key(
     event: Event, owner_of: Callable[[IdentityKey], Profile | None], notes: list[str]
 ) -> IdentityKey | None:
@@ -217,20 +237,21 @@ def gains(
     `earlier` the profiles that a moving identity belonged to."""
     if not (change.used or change.links or change.moves or change.retired):
         return profile
-    dropped = set(change.retired)
-    identities = [_used(i, change, event) for i in profile.identities if i.key not in dropped]
+    at, used = event.known_at, change.used
+    identities = [
+        msgspec.structs.replace(i, used_at=at) if (i.namespace, i.value) in used and at > i.newest else i
+        for i in profile.identities
+    ]
+    if not (change.links or change.moves or change.retired):
+        return msgspec.structs.replace(profile, identities=tuple(identities))
+    if change.retired:
+        identities = [i for i in identities if i.key not in change.retired]
     for key in (*change.links, *(key for key, _ in change.moves)):
         if key[0] != DEVICE_NAMESPACE:
             owners = earlier.get(key, ())
-            identities.append(Identity(key[0], key[1], event.known_at, event.message_id, owners))
+            identities.append(Identity(key[0], key[1], at, event.message_id, owners))
     devices = {**profile.devices, **addresses} if addresses else profile.devices
     return msgspec.structs.replace(profile, identities=tuple(identities), devices=devices)
-
-
-def _used(identity: Identity, change: Plan, event: Event) -> Identity:
-    if identity.key not in change.used or event.known_at <= identity.newest:
-        return identity
-    return msgspec.structs.replace(identity, used_at=event.known_at)
 
 
 def earlier_owners(loser: Profile, keys: Sequence[IdentityKey]) -> dict[IdentityKey, tuple[str, ...]]:

@@ -175,8 +175,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     @property
     def keys(self) -> tuple[IdentityKey, ...]:
         """Everything that the identity index should point here with."""
-        people = tuple(identity.key for identity in self.identities)
-        return people + tuple((DEVICE_NAMESPACE, device) for device in self.devices)
+        people = [(identity.namespace, identity.value) for identity in self.identities]
+        return (*people, *[(DEVICE_NAMESPACE, device) for device in self.devices])
 
     def earlier_owners(self, key: IdentityKey) -> tuple[str, ...]:
         """The profiles, other than this one, that `key` belonged to before."""
@@ -189,7 +189,10 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             return value in self.devices
         if namespace == PROFILE_NAMESPACE:
             return value == self.id
-        return value in [i.value for i in self.identities if i.namespace == namespace]
+        for identity in self.identities:  # few; with every event
+            if identity.value == value and identity.namespace == namespace:
+                return True
+        return False
 
 
 def new_profile(key: IdentityKey, secret: bytes, now: datetime, generation: int = 0) -> Profile:

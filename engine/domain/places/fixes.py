@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from engine.domain.people.events import Event
-from engine.domain.places.earth import METERS_PER_DEGREE_AT_MOST, meters_between
+from engine.domain.places.earth import METERS_PER_DEGREE_AT_LEAST, METERS_PER_DEGREE_AT_MOST, meters_between
 
 FASTEST_METERS_PER_SECOND: Final = 340.0
 CLOCK_TOLERANCE: Final = timedelta(seconds=60)
@@ -186,8 +186,11 @@ def _has_moved(rest: Spot, spot: Spot) -> bool:
 
 
 def _within(a: Spot, b: Spot, meters: float) -> bool:
-    """The sum of both differences is never less than the way, and spares the sines nearly always."""
-    sides = abs(a.latitude - b.latitude) + abs(a.longitude - b.longitude)
-    if sides * METERS_PER_DEGREE_AT_MOST <= meters:
+    """The sum of both differences is never less than the way, that of latitudes never more: they
+    spare the sines nearly always."""
+    north = abs(a.latitude - b.latitude)
+    if (north + abs(a.longitude - b.longitude)) * METERS_PER_DEGREE_AT_MOST <= meters:
         return True
+    if north * METERS_PER_DEGREE_AT_LEAST > meters:
+        return False
     return meters_between(a.latitude, a.longitude, b.latitude, b.longitude) <= meters
