@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from engine.adapters.postgres.outbox import Send
-from engine.adapters.postgres.rows import Commit, DecisionRow, EventRow, SendRow, TimerRow
+from engine.adapters.postgres.rows import Commit, DecisionRow, EventRow, TimerRow
 from engine.app.rendering import render_push
 from engine.app.replies import Pending
 from engine.app.unit_rows import NOWHERE, member_rows, outbox_row, send_of
