@@ -1,4 +1,5 @@
 """`python -m loadtest`: the engine beside a bare echo. `python -m loadtest decide`: the pure core.
+`python -m loadtest approach`: how well approaches are told ahead.
 
 Exit codes: 0 fine, 1 the engine lost events, answered anything but 200, or nothing could be
 measured; 2 wrong usage.
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from engine.adapters.postgres.embedded import EmbeddedPostgresError
+from loadtest import approach as approaches
 from loadtest import core, scenarios
 from loadtest.results import LoadtestError
 from loadtest.table import notes, table
@@ -73,6 +75,16 @@ def decide(*, json: Json = False) -> None:
     console = Console()
     console.print(core.table(report))
     console.print(core.notes(report), highlight=False, soft_wrap=True)
+
+
+@app.command
+def approach(*, json: Json = False) -> None:
+    """Tell approaches to geofences ahead, on a real bus and of people who go steadily."""
+    found = approaches.measure()
+    if json:
+        print(msgspec.json.encode(found).decode())
+        return
+    Console().print(approaches.table(found))
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -11,18 +11,24 @@ import pytest
 from geographiclib.geodesic import Geodesic  # type: ignore[import-untyped]
 
 from engine.domain.places.fence_index import Fence, build
-from engine.domain.places.presence import Fix, Ignored, Presence, Step, step
+from engine.domain.places.interest import interest
+from engine.domain.places.presence import SILENCE, Fix, Ignored, Presence, Step, step
 from engine.domain.places.shapes import Circle
 from engine.formats.geojson import Sizes, read_geojson
 from engine.formats.gpx import read_gpx
 
 RULES = Path(__file__).parents[1] / "rules"
+STAYS = (timedelta(seconds=10), timedelta(seconds=60))
+
+Happened = tuple[datetime, str, str]
+"""When, "enter", "exit" or "dwell", and at which fence."""
 
 
 def ride(fixes: list[Fix], fences: list[Fence]) -> list[Step]:
     index, presence, steps = build(fences), Presence(), []
+    wanted = interest(index, [(fence.id, stay) for fence in fences for stay in STAYS], ())
     for each in fixes:
-        steps.append(step(presence, each, index))
+        steps.append(step(presence, each, index, SILENCE, wanted))
         presence = steps[-1].presence
     return steps
 
@@ -47,12 +53,12 @@ def unbroken(holds: np.typing.NDArray[np.bool_]) -> list[int]:
     return [int(last) + 1 for last in np.maximum.accumulate(np.where(holds, -1, indices))]
 
 
-def oracle(fixes: list[Fix], fences: list[Fence], accuracy: float = 25.0) -> list[tuple[datetime, bool, str]]:
+def oracle(fixes: list[Fix], fences: list[Fence], accuracy: float = 25.0) -> list[Happened]:
     """The same rules, slowly: one fence at a time over the whole track, finding unbroken stretches
-    instead of counting. (time, is an enter, fence)"""
+    instead of counting."""
     newest_first = [f for k, f in enumerate(fixes) if all(f.at > g.at for g in fixes[max(0, k - 60) : k])]
     seconds = np.array([f.at.timestamp() for f in newest_first])
-    found = []
+    found: list[Happened] = []
     for fence in fences:
         assert isinstance(fence.shape, Circle)
         north = np.array([f.latitude - fence.shape.latitude for f in newest_first]) * 111_270
@@ -75,8 +81,18 @@ def oracle(fixes: list[Fix], fences: list[Fence], accuracy: float = 25.0) -> lis
                 since = max(changed, inside_since[k])
             if sure or (k - since >= 2 and seconds[k] - seconds[since] >= 30):
                 is_in, changed = not is_in, k + 1
-                found.append((newest_first[k].at, is_in, fence.id))
+                found.append((newest_first[k].at, "enter" if is_in else "exit", fence.id))
+    changes = sorted(found)
+    for number, (begin, kind, place) in enumerate(changes):
+        later = [at for at, _, where in changes[number + 1 :] if where == place]
+        end = later[0] if later else newest_first[-1].at
+        if kind == "enter":
+            found += [(begin + stay, "dwell", place) for stay in STAYS if begin + stay <= end]
     return sorted(found)
+
+
+def happened(steps: list[Step]) -> list[Happened]:
+    return sorted((t.at, t.kind, t.fence) for s in steps for t in s.transitions)
 
 
 @pytest.mark.parametrize("radius", [40.0, 100.0])
@@ -94,9 +110,10 @@ def test_the_bus_agrees_with_the_oracle(radius: float, version: str) -> None:
         fixes = fixes[::10]
     fences = stops(radius)
     steps = ride(fixes, fences)
-    found = [(t.at, t.kind == "enter", t.fence) for s in steps for t in s.transitions]
+    found = happened(steps)
     assert found == oracle(fixes, fences)
-    entered = [fence for _, enter, fence in found if enter]
+    assert [kind for _, kind, _ in found].count("dwell") > 10
+    entered = [fence for _, kind, fence in found if kind == "enter"]
     assert len(entered) == len(set(entered))
     if version in ("as it is", "doubled"):
         assert len(entered) == 36
@@ -116,5 +133,7 @@ def test_noise_of_30_m_enters_no_stop_twice() -> None:
         for f, (north, east) in zip(bus_fixes(), noise, strict=True)
     ]
     for radius in (40.0, 100.0):
-        entered = [t.fence for s in ride(fixes, stops(radius)) for t in s.transitions if t.kind == "enter"]
+        found = happened(ride(fixes, stops(radius)))
+        assert found == oracle(fixes, stops(radius), 30.0)
+        entered = [fence for _, kind, fence in found if kind == "enter"]
         assert len(entered) == len(set(entered)) == 36

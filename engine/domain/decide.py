@@ -17,7 +17,7 @@ from engine.domain.observation import Observation, Trigger, occurrences, waited
 from engine.domain.offers import caps, contest, eligibility
 from engine.domain.offers.decisions import Decision
 from engine.domain.offers.eligibility import Candidate, Circumstances
-from engine.domain.offers.rules import RuleSet, TriggerKind, audience_change
+from engine.domain.offers.rules import RuleSet, TriggerKind, audience_change, timed
 from engine.domain.offers.scope import Scope
 from engine.domain.people import audiences, computed, fold, memory
 from engine.domain.people.audiences import Followed
@@ -25,8 +25,8 @@ from engine.domain.people.consent import location_precision, with_statements
 from engine.domain.people.events import Event, Kind, Location, Sender
 from engine.domain.people.profiles import Address, Contact, Profile
 from engine.domain.people.timers import NO_ALARMS, Alarms, is_internal
-from engine.domain.places.presence import fix_of, step
 from engine.domain.views import event_view, fence_view
+from engine.domain.whereabouts import sighting
 
 __all__ = ["Observation", "Sending", "Trigger", "Verdict", "judge", "observe", "settle"]
 
@@ -69,22 +69,17 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
     device = devices.get(event.device.id) if event.device is not None else None
     event = fold.coarsened(event, location_precision(consent, device, workspace))
     profile = fold.with_outcome(msgspec.structs.replace(profile, devices=devices), event)
-    notes: tuple[str, ...] = ()
-
     triggers: list[Trigger] = []
     if (kind := _TRIGGERS.get(event.kind)) is not None and not is_internal(event):
         triggers.append(Trigger(kind, event.name, event.timestamp))
-    presence = profile.presence
-    if (fix := fix_of(event)) is not None:
-        moved = step(presence, fix, rules.index)
-        presence = moved.presence
-        if moved.ignored is not None:
-            notes = (f"fix: {moved.ignored}",)
-        for transition in moved.transitions:
-            fence = rules.fences[transition.fence]
-            triggers.append(Trigger(TriggerKind(transition.kind), fence.id, transition.at, fence))
+    sighted = sighting(rules, profile.presence, event)
+    notes = sighted.notes
+    for transition in sighted.transitions:
+        fence = rules.fences[transition.fence]
+        name = timed(fence.id, transition.span)
+        triggers.append(Trigger(TriggerKind(transition.kind), name, transition.at, fence))
 
-    waiting, alarms = profile.waiting, NO_ALARMS
+    waiting, alarms = profile.waiting, sighted.alarms
     if is_internal(event) and event.name == memory.WAITED:
         ended = memory.waited(profile, event.properties)
         if ended is not None:
@@ -95,7 +90,7 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
         remembered = memory.remember(rules, profile, occurrences(triggers, event, now))
         if remembered is not None:
             past, waiting = remembered.past, remembered.waiting
-            alarms, notes = remembered.alarms, notes + remembered.notes
+            alarms, notes = alarms + remembered.alarms, notes + remembered.notes
 
     counts = profile.computed
     for trigger in triggers:
@@ -116,7 +111,7 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
         else max(profile.last_seen, event.timestamp),
         consent=consent,
         traits=traits,
-        presence=presence,
+        presence=sighted.presence,
         past=past,
         waiting=waiting,
         computed=counts,

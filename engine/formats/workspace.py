@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from zoneinfo import ZoneInfo
@@ -19,7 +20,8 @@ from engine.domain.offers.caps import longest_window
 from engine.domain.offers.expressions import Names, Type, Words
 from engine.domain.offers.propensity import ModelCard
 from engine.domain.offers.rules import Computed, Pattern, Rule, RuleSet, TriggerKind, Workspace
-from engine.domain.places.fence_index import build
+from engine.domain.places.fence_index import FenceIndex, build
+from engine.domain.places.interest import Interest, interest
 from engine.formats.located_yaml import LARGEST_FILE_BYTES, MapNode, Scalar, read
 from engine.formats.problems import Problem, in_order
 from engine.formats.workspace_audiences import audiences, read_all
@@ -155,11 +157,17 @@ def load(rules: Mapping[str, bytes], models: Mapping[str, bytes] | None = None) 
         )
     by_name = [made[word] for word in sorted(made)]
     remembered = watched(by_name)
+    index = build(places.fences.values())
+    patterns = [
+        *(found.when for found in by_name),
+        *(one.pattern for several in remembered.values() for one in several),
+        *(found.pattern for found in workspace.computed if found.pattern is not None),
+    ]
     rule_set = RuleSet(
         revision=revision,
         workspace=workspace,
         fences=places.fences,
-        index=build(places.fences.values()),
+        index=index,
         offers=offers,
         rules=made,
         models=known,
@@ -174,6 +182,7 @@ def load(rules: Mapping[str, bytes], models: Mapping[str, bytes] | None = None) 
         audiences=peopled,
         audience_stamp=b"".join(sorted(audience.digest for audience in peopled)),
         audiences_read_all=read_all(peopled, workspace),
+        interest=_interest(index, patterns),
         contact_horizon=longest_window([*workspace.caps, *(c for r in made.values() for c in r.caps)]),
     )
     return Loaded(
@@ -224,6 +233,15 @@ def _models(
         if found is not None:
             known.setdefault(found.name, found)
     return known
+
+
+def _interest(index: FenceIndex, patterns: Sequence[Pattern]) -> Interest:
+    """What the patterns ask of presence beyond enter and exit."""
+    spans: dict[TriggerKind, list[tuple[str, timedelta]]] = {}
+    for found in patterns:
+        if found.span is not None:
+            spans.setdefault(found.kind, []).extend((fence, found.span) for fence in found.fences)
+    return interest(index, spans.get(TriggerKind.DWELL, ()), spans.get(TriggerKind.APPROACH, ()))
 
 
 def _by_trigger(

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from typing import Final
 
 import msgspec
 
 from engine.domain.offers.expressions import Expression, Names, Type
-from engine.domain.offers.rules import Pattern, TriggerKind
+from engine.domain.offers.rules import PLACED, Pattern, TriggerKind
 from engine.formats.located_yaml import AnyNode, MapNode, Scalar
 from engine.formats.workspace_names import Declared, event_names, expression, fence_names
 from engine.formats.workspace_values import Problems, duration, fields, name, not_yet, shown, unresolved
 
 _NAMED: Final = {"event": TriggerKind.EVENT, "page": TriggerKind.PAGE, "screen": TriggerKind.SCREEN}
-_PLACED: Final = {"enter": TriggerKind.ENTER, "exit": TriggerKind.EXIT}
-_LATER_KINDS: Final = ("dwell", "approach", "audience", "schedule", "arriving", "arrived")
+_PLACED: Final = {kind.value: kind for kind in TriggerKind if kind in PLACED}
+_SPANS: Final = {TriggerKind.DWELL: "for", TriggerKind.APPROACH: "within"}
+"""The field that says how long a stay, or how long before."""
+LONGEST_APPROACH: Final = timedelta(hours=1)
+"""Where somebody will be later than that, their speed and heading do not tell."""
+_LATER_KINDS: Final = ("audience", "schedule", "arriving", "arrived")
 _LATER_FIELDS: Final = ("for", "by", "within", "change", "over")
 _LATER_EVENTS: Final = frozenset(
     ("Offer Delivered", "Offer Shown", "Offer Tapped", "Offer Converted", "Offer Expired")
@@ -42,8 +47,8 @@ def pattern(
     found = fields(
         node,
         problems,
-        (*_NAMED, *_PLACED, "if", *extra),
-        (*_LATER_KINDS, *_LATER_FIELDS),
+        (*_NAMED, *_PLACED, "if", *extra, *(spans := _span_fields(node))),
+        (*_LATER_KINDS, *(field for field in _LATER_FIELDS if field not in spans)),
         expected="the name of an event, or fields such as {enter: {fence: ID}}",
     )
     if found is None or not isinstance(node, MapNode):
@@ -62,6 +67,14 @@ def pattern(
         found_pattern = _of_name(_NAMED[kind], found[kind], problems)
     else:
         found_pattern = _of_place(_PLACED[kind], found[kind], problems, declared)
+        if _PLACED[kind] is TriggerKind.APPROACH and "within" in extra:
+            problems.append(
+                node.entries[kind].key.problem("an approach sets rules off, and is not remembered")
+            )
+            return None
+        if _PLACED[kind] in _SPANS:
+            found_pattern = _with_span(found_pattern, node, found, kind, problems)
+            found.pop("for", None)  # a stay's own: the rule does not wait
     below = geofence_names(found_pattern, declared) if kind in _PLACED else None
     wait = duration(found["for"], problems) if "for" in found else None
     by = by_path(found["by"], problems, below) if "by" in found else None
@@ -74,6 +87,34 @@ def pattern(
     if found_pattern is None or any(read[word] is None for word in read if word in found):
         return None
     return msgspec.structs.replace(found_pattern, condition=condition, wait=wait, by=by)
+
+
+def _span_fields(node: AnyNode) -> tuple[str, ...]:
+    """The field that the node's kind takes beside it, if any."""
+    entries = node.entries if isinstance(node, MapNode) else {}
+    return tuple(field for kind, field in _SPANS.items() if kind.value in entries)
+
+
+def _with_span(
+    found: Pattern | None, node: MapNode, said: dict[str, AnyNode], kind: str, problems: Problems
+) -> Pattern | None:
+    """The pattern with how long a stay, or how long before; None where that is missing or wrong."""
+    field = _SPANS[_PLACED[kind]]
+    if field not in said:
+        what = "how long a stay" if field == "for" else "how long before they are there"
+        hint = "add for: 5m" if field == "for" else "add within: 90s"
+        problems.append(node.entries[kind].key.problem(f'"{field}" is missing: {what}', hint))
+        return None
+    span = duration(said[field], problems)
+    if span is None:
+        return None
+    if field == "within" and span > LONGEST_APPROACH:
+        message = "an approach is told an hour before at the most"
+        problems.append(said[field].problem(f"{message}, found {shown(said[field])}"))
+        return None
+    if field == "within":
+        span = timedelta(seconds=max(1, round(span.total_seconds())))
+    return None if found is None else msgspec.structs.replace(found, span=span)
 
 
 def by_path(node: AnyNode, problems: Problems, below: Names | None) -> Expression | None:
@@ -90,7 +131,7 @@ def by_path(node: AnyNode, problems: Problems, below: Names | None) -> Expressio
 
 def geofence_names(found: Pattern | None, declared: Declared) -> Names | None:
     """The names below `geofence` for a pattern; for one that is faulty those of every fence."""
-    if found is not None and found.kind not in _PLACED.values():
+    if found is not None and found.kind not in PLACED:
         return None
     ids: Iterable[str] = declared.fences
     if found is not None and found.fences:

@@ -8,7 +8,7 @@ from typing import Final
 
 from engine.domain.offers.caps import WEEKDAYS
 from engine.domain.offers.expressions import Type
-from engine.domain.offers.rules import During, Offer, Rule, TriggerKind
+from engine.domain.offers.rules import PLACED, During, Offer, Rule, TriggerKind
 from engine.formats.located_yaml import AnyNode, Entry, ListNode, MapNode, Scalar
 from engine.formats.workspace_dates import Dates, dates
 from engine.formats.workspace_names import Declared, expression, rule_names
@@ -54,7 +54,8 @@ _FIELDS: Final = (
 )
 _LATER: Final = ("do", "send", "placement")
 FRESH_AT_PLACES: Final = timedelta(minutes=10)
-"""How old the fix of an enter or exit may be, where a rule says nothing."""
+"""How old the fix of what happens at a place may be, where a rule says nothing; that of an approach
+no older than what it looks ahead."""
 
 _MOST: Final = 1e6
 
@@ -83,8 +84,10 @@ def rule(
     offers = _offers(entry, node, found, problems, declared)
     asked = audience_gate(found["audience"], problems, declared) if "audience" in found else ()
     tried = trial(node, found, problems, declared, catalogue)
-    at_place = when is not None and when.kind in (TriggerKind.ENTER, TriggerKind.EXIT)
-    fresh = FRESH_AT_PLACES if at_place else None
+    fresh = None
+    if when is not None and when.kind in PLACED:
+        ahead = when.span if when.kind is TriggerKind.APPROACH else None
+        fresh = min(FRESH_AT_PLACES, ahead or FRESH_AT_PLACES)
     if "fresh" in found:
         fresh = duration(found["fresh"], problems)
     if "quiet" in found:

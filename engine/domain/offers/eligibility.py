@@ -86,6 +86,9 @@ class Worth(msgspec.Struct, frozen=True):
     value: float | None = None
 
 
+_BEING_THERE = (TriggerKind.ENTER, TriggerKind.DWELL)
+"""What must find the person inside still; an exit and an approach must not."""
+
 Gate = Callable[[Candidate, Circumstances], "Stop | None"]
 
 
@@ -114,10 +117,14 @@ def freshness(c: Candidate, now: Circumstances) -> Stop | None:
     age = (now.now - c.at).total_seconds()
     if c.rule.fresh is not None and age > c.rule.fresh.total_seconds():
         return Stop(Reason.STALE_EVENT, {"ageSeconds": age, "freshSeconds": c.rule.fresh.total_seconds()})
-    if now.fences_at_newest is not None and c.fence is not None:
+    if c.fence is None:
+        return None
+    if now.fences_at_newest is not None:
         inside = c.fence.id in now.fences_at_newest
-        if inside is not (c.trigger is TriggerKind.ENTER):
+        if inside is not (c.trigger in _BEING_THERE):
             return Stop(Reason.STALE_EVENT, {"insideAtNewestFix": inside})
+    elif c.trigger is TriggerKind.DWELL and c.fence.id not in now.profile.presence.inside:
+        return Stop(Reason.STALE_EVENT, {"insideAtNewestFix": False})  # the fix that ended it tells it
     return None
 
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime, time, timedelta
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
 from engine.domain.offers.expressions import Expression, Moment
 from engine.domain.offers.propensity import ModelCard
 from engine.domain.places.fence_index import Fence, FenceIndex
+from engine.domain.places.interest import NO_INTEREST, Interest
 
 Channel = Literal["push"]
 CalendarUnit = Literal["day", "week", "month"]
@@ -107,18 +108,32 @@ class TriggerKind(StrEnum):
     """A person entered or left an audience; the trigger's name is `audience_change(…)`."""
     WAIT = "wait"
     """A rule has waited long enough (`for`); the trigger's name is the rule's id."""
+    DWELL = "dwell"
+    APPROACH = "approach"
+
+
+PLACED: Final = frozenset((TriggerKind.ENTER, TriggerKind.EXIT, TriggerKind.DWELL, TriggerKind.APPROACH))
+"""What happens at a geofence."""
+
+
+def timed(fence: str, span: timedelta | None) -> str:
+    """What a trigger at a fence is filed under: its id, and with it how long a stay, or how long
+    before."""
+    return fence if span is None else f"{fence}\n{span.total_seconds():g}"
 
 
 class Pattern(msgspec.Struct, frozen=True, kw_only=True):
     """What sets a rule off or is counted by a computed trait.
 
-    `name` is the event's, page's or screen's; `fences` the ids that `fence:` or `tag:` stands for. With
-    `wait` it sets off that long after the last one, for each value of `by` apart.
+    `name` is the event's, page's or screen's; `fences` the ids that `fence:` or `tag:` stands for.
+    `span` is how long a stay must last, or how long before entering an approach is told. With `wait`
+    it sets off that long after the last one, for each value of `by` apart.
     """
 
     kind: TriggerKind
     name: str = ""
     fences: frozenset[str] = frozenset()
+    span: timedelta | None = None
     condition: Expression | None = None
     wait: timedelta | None = None
     by: Expression | None = None
@@ -127,7 +142,7 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True):
     def triggers(self) -> tuple[tuple[TriggerKind, str], ...]:
         """The keys under which a rule set files what this pattern sets off."""
         if self.fences:
-            return tuple((self.kind, fence) for fence in sorted(self.fences))
+            return tuple((self.kind, timed(fence, self.span)) for fence in sorted(self.fences))
         return ((self.kind, self.name),)
 
 
@@ -284,8 +299,9 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
     """A revision, ready to decide with.
 
     `by_trigger` maps (kind, event name) and (enter/exit, fence id) to the rules that they can set
-    off, in order of rule id; `computed_by_trigger` the same for computed traits, `waits_by_trigger`
-    for the rules that wait first, `watched_by_trigger` for what profiles must remember.
+    off, in order of rule id (a dwell's and an approach's key is `timed`); `computed_by_trigger` the
+    same for computed traits, `waits_by_trigger` for the rules that wait first, `watched_by_trigger`
+    for what profiles must remember. `interest` is what they ask of presence beyond enter and exit.
     """
 
     revision: str
@@ -307,6 +323,9 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
     watched_by_trigger: Mapping[tuple[TriggerKind, str], tuple[Watched, ...]] = {}
     watched: frozenset[str] = frozenset()
     """The keys of everything that profiles must remember."""
+    interest: Interest = NO_INTEREST
+    silence: timedelta = timedelta(minutes=30)
+    """How long after a fix presence is known."""
     contact_horizon: timedelta = timedelta(days=400)
     """How far back any cap looks: offers made before are forgotten."""
 

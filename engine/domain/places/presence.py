@@ -8,6 +8,9 @@ edge must not enter and leave all day, so that a state changes only on evidence:
 - inside → outside: outside by more than three times the accuracy, or three successive fixes over at
   least 30 s outside by more than the accuracy. After silence, one such fix is enough.
 
+A stay is told when it has lasted as long as some rule asks (`dwell`), an approach so many seconds
+before the enter (`approach`).
+
 After `silence` without a fix presence is unknown. Nothing happens then; the next fix decides.
 A person may carry one of several devices: the one that moved last speaks, the others only keep
 their trail. A device not known before takes over when the carried one has been silent.
@@ -21,8 +24,12 @@ from typing import Final, Literal
 
 import msgspec
 
+from engine.domain.places import dwell
+from engine.domain.places.approach import NOBODY, Told, approaching
 from engine.domain.places.fence_index import FenceIndex
 from engine.domain.places.fixes import Fix, Followed, Ignored, Trail, fix_of, follow
+from engine.domain.places.interest import NO_INTEREST, Interest
+from engine.domain.places.motion import Way, recent, walked
 
 __all__ = ["SILENCE", "Fix", "Ignored", "Presence", "Run", "Step", "Transition", "fix_of", "is_known", "step"]
 
@@ -47,7 +54,9 @@ class Presence(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     `inside`: fence id → time of entry. `pending`: fence id → the run that may change its state.
     `devices`: device id → trail, `carried` the one that speaks. `seen_at`: the last good fix of the
-    carried device, by our clock; None before the first.
+    carried device, by our clock; None before the first. `stayed`: fence id → the longest stay told,
+    seconds. `way` and `told` are kept only where a rule asks for approaches: the way walked of late,
+    and the approaches told.
     """
 
     inside: Mapping[str, datetime] = {}
@@ -55,19 +64,23 @@ class Presence(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     devices: Mapping[str, Trail] = {}
     carried: str = ""
     seen_at: datetime | None = None
+    stayed: Mapping[str, float] = {}
+    way: Way = ()
+    told: Told = NOBODY
 
     def __repr__(self) -> str:
         return "Presence(…)"
 
 
 class Transition(msgspec.Struct, frozen=True, gc=False):
-    """The person entered or left a fence, at the fix's time by our clock. `since` is the entry that
-    an exit ends."""
+    """The person entered or left a fence, at the fix's time by our clock; has been there for so long,
+    or will be there in so long (`span`). `since` is the entry of the stay."""
 
-    kind: Literal["enter", "exit"]
+    kind: Literal["enter", "exit", "dwell", "approach"]
     fence: str
     at: datetime
     since: datetime | None = None
+    span: timedelta | None = None
 
 
 class Step(msgspec.Struct, frozen=True, gc=False):
@@ -88,7 +101,13 @@ def is_known(presence: Presence, now: datetime, silence: timedelta = SILENCE) ->
     return presence.seen_at is not None and now - presence.seen_at <= silence
 
 
-def step(presence: Presence, fix: Fix, index: FenceIndex, silence: timedelta = SILENCE) -> Step:
+def step(
+    presence: Presence,
+    fix: Fix,
+    index: FenceIndex,
+    silence: timedelta = SILENCE,
+    interest: Interest = NO_INTEREST,
+) -> Step:
     """The presence after one fix. Total: every fix gives a step, none an error.
 
     Fences that the index no longer has drop out of the presence without an exit.
@@ -109,7 +128,8 @@ def step(presence: Presence, fix: Fix, index: FenceIndex, silence: timedelta = S
     if not around and not presence.inside and not presence.pending:
         if coarse:
             return Step(presence, (), Ignored.INACCURATE)
-        return Step(Presence({}, {}, _devices(presence, fix.device_id, followed.trail), fix.device_id, when))
+        nowhere = Presence({}, {}, _devices(presence, fix.device_id, followed.trail), fix.device_id, when)
+        return _approached(Step(nowhere), presence, followed, fix, interest)
 
     concerned = sorted({*around, *presence.inside, *presence.pending} & index.outlines.keys())
     too_small = (
@@ -148,7 +168,31 @@ def step(presence: Presence, fix: Fix, index: FenceIndex, silence: timedelta = S
 
     devices = _devices(presence, fix.device_id, followed.trail)
     after = Presence(inside, pending, devices, fix.device_id, when)
-    return Step(after, (*exits, *enters), None, too_small)
+    long: tuple[Transition, ...] = ()
+    if interest.stays and presence.inside:
+        stayed, lasted = dwell.lasted(presence, inside, when, interest.stays, silence)
+        long = tuple(Transition("dwell", *stay) for stay in lasted)
+        if stayed:
+            after = msgspec.structs.replace(after, stayed=stayed)
+    moved = Step(after, (*long, *exits, *enters), None, too_small)
+    return _approached(moved, presence, followed, fix, interest)
+
+
+def _approached(step: Step, before: Presence, followed: Followed, fix: Fix, interest: Interest) -> Step:
+    """The step with the approaches that the fix tells of."""
+    approaches = interest.approaches
+    if approaches is None:
+        return step
+    after, when = step.presence, followed.trail.when
+    own = before.carried == fix.device_id and not followed.clock_set
+    way = recent(before.way, fix, approaches.memory) if own else ()
+    gap = (when - before.seen_at).total_seconds() if before.seen_at is not None else 0.0
+    told, found = approaching(before.told, way, fix, gap, after.inside, approaches)
+    after = msgspec.structs.replace(after, way=walked(way, fix, approaches.memory), told=told)
+    ahead = tuple(
+        Transition("approach", fence, when, None, timedelta(seconds=seconds)) for fence, seconds in found
+    )
+    return Step(after, (*step.transitions, *ahead), step.ignored, step.inaccurate_for)
 
 
 def _weigh(

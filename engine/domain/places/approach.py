@@ -1,0 +1,140 @@
+"""Who is about to enter a geofence: by speed and heading, so many seconds ahead, once each time.
+
+Only the fences that some rule wants to know this of cost anything. An approach is told once; the
+next time after the person has been inside, or has moved away to twice the distance.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Mapping
+from math import asin, cos, degrees, pi, radians
+from typing import Final
+
+from engine.domain.places.earth import MEAN_RADIUS_METERS, METERS_PER_DEGREE_AT_LEAST
+from engine.domain.places.fence_index import FenceIndex
+from engine.domain.places.fixes import Fix
+from engine.domain.places.motion import (
+    STANDING_METERS_PER_SECOND,
+    Course,
+    Way,
+    course,
+    memory_seconds,
+    speed,
+)
+
+NARROWEST_COSINE: Final = cos(radians(35.0))
+"""Heading for a fence: within this angle of the straight way to its edge."""
+_PROBE_METERS: Final = 20.0
+MOST_APPROACHED: Final = 256
+
+Told = Mapping[str, Mapping[int, int]]
+"""Fence id → seconds ahead → metres away, of the approaches told and not over."""
+NOBODY: Final[Told] = {}
+
+
+class Approaches:
+    """The fences with an approach, and how many whole seconds ahead each is to be told."""
+
+    __slots__ = ("_latitudes", "_places", "_widest", "asked", "index", "memory", "seconds")
+
+    def __init__(self, index: FenceIndex, seconds: Mapping[str, Iterable[int]]) -> None:
+        self.index = index
+        self.seconds = {fence: tuple(sorted(spans, reverse=True)) for fence, spans in seconds.items()}
+        self.asked = sorted({span for spans in self.seconds.values() for span in spans})
+        self.memory = memory_seconds(self.asked[-1])
+        outlines = [(fence, index.outlines[fence]) for fence in sorted(self.seconds)]
+        self._places = sorted((o.latitude, o.longitude, o.reach_meters, fence) for fence, o in outlines)
+        self._latitudes = [place[0] for place in self._places]
+        self._widest = max((place[2] for place in self._places), default=0.0)
+
+    def near(self, latitude: float, longitude: float, meters: float) -> list[str]:
+        """The fences that may be nearer than `meters`, and some that are not."""
+        band = degrees_north(meters + self._widest)
+        first = bisect_left(self._latitudes, latitude - band)
+        found = []
+        for at in range(first, len(self._places)):
+            north, east, reach, fence = self._places[at]
+            if north > latitude + band:
+                break
+            away = abs((east - longitude + 180.0) % 360.0 - 180.0)
+            if away <= degrees_east(meters + reach, max(abs(latitude), abs(north))):
+                found.append(fence)
+        return found
+
+
+def degrees_north(meters: float) -> float:
+    """At least so many degrees of latitude as `meters` are."""
+    return meters / METERS_PER_DEGREE_AT_LEAST
+
+
+def degrees_east(meters: float, latitude: float) -> float:
+    """At least so many degrees of longitude as `meters` are; all of them beside a pole."""
+    turn = min(meters / (MEAN_RADIUS_METERS * 0.995), pi / 2)
+    across = cos(radians(min(90.0, latitude + degrees_north(meters))))
+    return 180.0 if across <= turn else degrees(asin(min(1.0, turn / across)))
+
+
+def approaching(
+    told: Told, way: Way, fix: Fix, gap_seconds: float, inside: Collection[str], approaches: Approaches
+) -> tuple[Told, tuple[tuple[str, int], ...]]:
+    """What is told of a good fix: fences with the seconds ahead, and what has now been told.
+
+    `gap_seconds` is the time since the fix before: what falls due before the next one is told now
+    rather than late.
+    """
+    left = _still_told(told, fix, inside, approaches) if told else told
+    heading = course(way, fix)
+    if heading is None:
+        return left, ()
+    # How far somebody comes in the time that is asked for, and until half way to the next fix.
+    reaches = {
+        seconds: pace * (seconds + max(0.0, min(gap_seconds, 0.5 * seconds) / 2 - 0.1 * seconds))
+        for seconds in approaches.asked
+        if (pace := speed(way, fix, memory_seconds(seconds))) >= STANDING_METERS_PER_SECOND
+    }
+    reach = max(reaches.values(), default=0.0)
+    # Presence says so when they are inside by half the accuracy.
+    into = fix.accuracy_meters / 2
+    index = approaches.index
+    found: list[tuple[str, int]] = []
+    for fence in approaches.near(fix.latitude, fix.longitude, reach) if reach > into else ():
+        if fence in inside:
+            continue
+        away = index.distance_meters(fence, fix.latitude, fix.longitude)
+        known = left.get(fence, {})
+        due = [
+            seconds
+            for seconds in approaches.seconds[fence]
+            if 0.0 < away <= reaches.get(seconds, 0.0) - into and seconds not in known
+        ]
+        if due and len(left) < MOST_APPROACHED and _is_ahead(fence, away, heading, fix, index):
+            found += [(fence, seconds) for seconds in due]
+            left = {**left, fence: {**known, **dict.fromkeys(due, round(away))}}
+    return left, tuple(found)
+
+
+def _is_ahead(fence: str, away: float, heading: Course, fix: Fix, index: FenceIndex) -> bool:
+    """Whether a few steps on bring the person nearer by nearly as much."""
+    step = min(_PROBE_METERS, away)
+    north = max(-90.0, min(90.0, fix.latitude + heading.north * step))
+    east = (fix.longitude + heading.east * step + 180.0) % 360.0 - 180.0
+    return (away - index.distance_meters(fence, north, east)) / step >= NARROWEST_COSINE
+
+
+def _still_told(told: Told, fix: Fix, inside: Collection[str], approaches: Approaches) -> Told:
+    """Without those that the person has been inside of since, or that are twice as far now."""
+    left: dict[str, Mapping[int, int]] = {}
+    for fence, spans in told.items():
+        wanted = approaches.seconds.get(fence)
+        if wanted is None or fence in inside:
+            continue
+        away = approaches.index.distance_meters(fence, fix.latitude, fix.longitude)
+        kept = {
+            seconds: meters
+            for seconds, meters in spans.items()
+            if seconds in wanted and away <= 2 * max(meters, fix.accuracy_meters)
+        }
+        if kept:
+            left[fence] = kept
+    return left

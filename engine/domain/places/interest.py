@@ -1,0 +1,47 @@
+"""What a rule set asks of presence beyond enter and exit: stays that get long, and approaches.
+
+A workspace that asks for neither pays for neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Final
+
+import msgspec
+
+from engine.domain.places.approach import Approaches
+from engine.domain.places.fence_index import FenceIndex
+
+
+class Interest(msgspec.Struct, frozen=True):
+    """`stays`: fence id → how long a stay is told, the shortest first. `approaches` is None where no
+    rule has one."""
+
+    stays: Mapping[str, tuple[timedelta, ...]] = {}
+    approaches: Approaches | None = None
+
+    def __repr__(self) -> str:
+        return f"Interest({len(self.stays)} stays, approaches={self.approaches is not None})"
+
+
+NO_INTEREST: Final = Interest()
+
+
+def interest(
+    index: FenceIndex,
+    stays: Iterable[tuple[str, timedelta]],
+    approaches: Iterable[tuple[str, timedelta]],
+) -> Interest:
+    """From the fences and spans that patterns name."""
+    long: dict[str, set[timedelta]] = {}
+    for fence, span in stays:
+        long.setdefault(fence, set()).add(span)
+    ahead: dict[str, set[int]] = {}
+    for fence, span in approaches:
+        ahead.setdefault(fence, set()).add(max(1, round(span.total_seconds())))
+    return Interest(
+        {fence: tuple(sorted(spans)) for fence, spans in long.items()},
+        Approaches(index, ahead) if ahead else None,
+    )
