@@ -187,7 +187,7 @@ def _knows(profile: Profile, keys: tuple[IdentityKey, ...], event: Event) -> boo
     """Whether the profile has all that the event names."""
     if event.device is not None and event.device.id not in profile.devices:
         return False
-    return all([profile.lists(key) for key in keys])
+    return all(profile.lists(key) for key in keys)
 
 
 def _previous_key(
