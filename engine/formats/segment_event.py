@@ -290,9 +290,7 @@ def _device(
         permissions={}
         if permissions is None
         else {
-            name: permissions[name]
-            for name in PERMISSIONS
-            if isinstance(permissions.get(name), str | bool)
+            name: permissions[name] for name in PERMISSIONS if isinstance(permissions.get(name), str | bool)
         },
     )
     if permissions is not None:
