@@ -67,7 +67,7 @@ def components(asked: Sequence[Asked], hints: Mapping[IdentityKey, str]) -> list
     places: list[object] = []
     for one in asked:
         # A key that has an owner stands for the owner: nearly always that is one node.
-        nodes = {hints.get(key, key) for key in one.lookups}
+        nodes: set[object] = {hints.get(key, key) for key in one.lookups}
         place = nodes.pop()
         places.append(place)
         for node in nodes:
