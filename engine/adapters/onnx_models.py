@@ -1,6 +1,6 @@
 """Propensity models run by ONNX Runtime, one thread, on the caller's own thread.
 
-    ModelError        a file that cannot be used, with the reason in plain words; only from `load_model`
+    ModelError        a file that cannot be used, with the reason in plain words; only from loading
 
 A loaded model never raises: a row that it cannot score is None, and counted. Gradient boosting of 100
 trees takes about 7 µs for one row and 1 µs for each further one, less than handing it to a thread would.
@@ -101,19 +101,25 @@ def load_model(path: Path, *, inputs: int, output: str) -> Model:
     one column, or two of which the second counts. Raises ModelError. Only the one file is opened, and
     nothing but operators of the ONNX standard is run.
     """
-    content = _read(path)
+    return model_of(path.name, _read(path), inputs=inputs, output=output)
+
+
+def model_of(name: str, content: bytes, *, inputs: int, output: str) -> Model:
+    """The model in the bytes of a file called `name`, as `load_model` has it."""
+    if len(content) > MAX_MODEL_BYTES:
+        raise ModelError(f"{name} is larger than {MAX_MODEL_BYTES // 1024**2} MB")
     because = refusal(content)
     if because is not None:
-        raise ModelError(f"{path.name} {because}")
+        raise ModelError(f"{name} {because}")
     try:
         session = onnxruntime.InferenceSession(content, _options(), providers=["CPUExecutionProvider"])
     except Exception as fault:
-        raise ModelError(f"{path.name} cannot be loaded by ONNX Runtime: {_first_line(fault)}") from fault
-    input_name = _checked_input(path.name, session, inputs)
-    column = _checked_output(path.name, session, output)
+        raise ModelError(f"{name} cannot be loaded by ONNX Runtime: {_first_line(fault)}") from fault
+    input_name = _checked_input(name, session, inputs)
+    column = _checked_output(name, session, output)
     version = hashlib.sha256(content).hexdigest()[:VERSION_LENGTH]
     model = Model(session, input_name=input_name, output=output, column=column, version=version)
-    _probe(path.name, model, inputs)
+    _probe(name, model, inputs)
     return model
 
 
@@ -128,8 +134,6 @@ def _read(path: Path) -> bytes:
         raise ModelError(f"{path.name} does not exist") from None
     except OSError as fault:
         raise ModelError(f"{path.name} cannot be read: {fault.strerror}") from fault
-    if len(content) > MAX_MODEL_BYTES:
-        raise ModelError(f"{path.name} is larger than {MAX_MODEL_BYTES // 1024**2} MB")
     return content
 
 

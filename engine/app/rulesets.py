@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import msgspec
 
-from engine.adapters.onnx_models import Model, ModelError, load_model
+from engine.adapters.onnx_models import VERSION_LENGTH, Model, ModelError, model_of
 from engine.app.ruling import Ruling
+from engine.domain.offers.propensity import ModelCard
 from engine.formats.problems import Problem, in_order
-from engine.formats.workspace import MODELS_PREFIX, load, read_folder
+from engine.formats.workspace import MODELS_PREFIX, load, read_folder, revision_of
+
+
+class Files(msgspec.Struct, frozen=True):
+    """A workspace as it was read: the two folders' contents, by POSIX path in each."""
+
+    rules: Mapping[str, bytes]
+    models: Mapping[str, bytes]
+
+    @property
+    def revision(self) -> str:
+        return revision_of(self.rules, self.models)
+
+    def __repr__(self) -> str:
+        return f"Files({len(self.rules)} of rules, {len(self.models)} of models)"
 
 
 class Checked(msgspec.Struct, frozen=True):
@@ -22,9 +38,19 @@ class Checked(msgspec.Struct, frozen=True):
     ruling: Ruling | None
     problems: tuple[Problem, ...]
     sources: Mapping[str, bytes]
+    files: Files
 
     def __repr__(self) -> str:
         return f"Checked({len(self.problems)} problems)"
+
+
+def read(rules: Path, models: Path) -> Files:
+    """The files of a workspace.
+
+    Raises:
+        OSError: one of the folders cannot be read.
+    """
+    return Files(read_folder(rules), read_folder(models) if models.is_dir() else {})
 
 
 def check(rules: Path, models: Path) -> Checked:
@@ -33,15 +59,45 @@ def check(rules: Path, models: Path) -> Checked:
     Raises:
         OSError: one of the folders cannot be read.
     """
-    loaded = load(read_folder(rules), read_folder(models) if models.is_dir() else {})
-    problems = list(loaded.problems)
+    return build(read(rules, models))
+
+
+def build(files: Files) -> Checked:
+    """Checks and compiles the files of a workspace."""
+    loaded = load(files.rules, files.models)
+    predictors, refused = load_models(loaded.models, files)
+    ruling = None
+    if loaded.rule_set is not None and not refused:
+        ruling = Ruling(loaded.rule_set, predictors)
+    return Checked(ruling, in_order([*loaded.problems, *refused]), loaded.sources, files)
+
+
+def load_models(
+    cards: Mapping[str, ModelCard], files: Files, running: Ruling | None = None
+) -> tuple[dict[str, Model], list[Problem]]:
+    """The models of the cards, ready to run, and what is wrong with the others. Those that `running`
+    has already are not loaded again."""
     predictors: dict[str, Model] = {}
-    for name, card in loaded.models.items():
+    problems: list[Problem] = []
+    for name, card in cards.items():
+        content = files.models[card.file]
+        if (known := _known(name, card, content, running)) is not None:
+            predictors[name] = known
+            continue
         try:
-            predictors[name] = load_model(models / card.file, inputs=len(card.inputs), output=card.output)
+            predictors[name] = model_of(
+                PurePosixPath(card.file).name, content, inputs=len(card.inputs), output=card.output
+            )
         except ModelError as fault:
             problems.append(Problem(MODELS_PREFIX + card.file, 1, 1, str(fault)))
-    ruling = None
-    if loaded.rule_set is not None and len(predictors) == len(loaded.models):
-        ruling = Ruling(loaded.rule_set, predictors)
-    return Checked(ruling, in_order(problems), loaded.sources)
+    return predictors, problems
+
+
+def _known(name: str, card: ModelCard, content: bytes, running: Ruling | None) -> Model | None:
+    before = running.rules.models.get(name) if running is not None else None
+    if running is None or before is None:
+        return None
+    model = running.models.get(name)
+    version = hashlib.sha256(content).hexdigest()[:VERSION_LENGTH]
+    is_same = (len(before.inputs), before.output) == (len(card.inputs), card.output)
+    return model if isinstance(model, Model) and model.version == version and is_same else None

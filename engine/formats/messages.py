@@ -52,6 +52,22 @@ class TemplateError(ValueError):
         super().__init__("; ".join(problem.message for problem in self.problems))
 
 
+class Template:
+    """A compiled template, or a text without variables. Travels between processes as its text."""
+
+    __slots__ = ("_whole", "text")
+
+    def __init__(self, text: str, whole: BoundTemplate | str) -> None:
+        self.text = text
+        self._whole = whole
+
+    def __call__(self, values: Mapping[str, Any]) -> str:
+        return self._whole if isinstance(self._whole, str) else _rendered(self._whole, values)
+
+    def __reduce__(self) -> Any:
+        return compile_template, (self.text,)
+
+
 def compile_template(text: str, members: Members | None = None) -> Render:
     """The template as a function from the values of its roots to a text.
 
@@ -64,7 +80,7 @@ def compile_template(text: str, members: Members | None = None) -> Render:
     if len(text) > LONGEST_TEMPLATE:
         raise TemplateError([TemplateProblem(f"longer than {LONGEST_TEMPLATE:,} characters", 0)])
     if "{{" not in text and "{%" not in text:
-        return _constant(text)
+        return Template(text, _cut(text.strip()))
     for opening, closing in (("{{", "}}"), ("{%", "%}")):
         if (at := text.rfind(opening)) > text.rfind(closing):
             raise TemplateError([TemplateProblem(f"message template: this {opening} is never closed", at)])
@@ -79,10 +95,7 @@ def compile_template(text: str, members: Members | None = None) -> Render:
     if problems:
         raise TemplateError(problems)
 
-    def render(values: Mapping[str, Any]) -> str:
-        return _rendered(template, values)
-
-    return render
+    return Template(text, template)
 
 
 def names_read(text: str) -> list[tuple[str, int]]:
@@ -115,11 +128,6 @@ def choose(texts: Mapping[str, Render], locale: str | None) -> Render:
             if tag.split("-", 1)[0] == primary:
                 return text
     return next(iter(texts.values()))
-
-
-def _constant(text: str) -> Render:
-    stripped = _cut(text.strip())
-    return lambda values: stripped
 
 
 def _cut(text: str) -> str:

@@ -207,9 +207,6 @@ INSERT INTO constants (name, value) VALUES ('identity_secret', $1) ON CONFLICT D
 -- name: read_secret
 SELECT value FROM constants WHERE name = 'identity_secret';
 
--- name: keep_revision
-INSERT INTO revisions (id, files) VALUES ($1, $2::text::json) ON CONFLICT DO NOTHING;
-
 -- name: keep_rejected
 -- Bounded per key and day: the counter is raised first, and only what it allows is kept.
 WITH counted AS (

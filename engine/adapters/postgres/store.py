@@ -152,11 +152,11 @@ class Session:
         return found
 
     async def _fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
-        with _faults():
+        with faults():
             return await self._connection.fetch(sql, *arguments)  # type: ignore[no-any-return]
 
 
-class _faults:  # noqa: N801 - reads as a statement
+class faults:  # noqa: N801 - reads as a statement
     """Turns the driver's exceptions into ours."""
 
     def __enter__(self) -> None:
@@ -192,7 +192,7 @@ class Kept:
     async def __aenter__(self) -> Session:
         if self._session is None or self._is_lost():
             await self.close()
-            with _faults():
+            with faults():
                 self._connection = await self._pool.acquire(timeout=COMMAND_TIMEOUT_SECONDS)
             self._session = Session(self._connection)
         return self._session
@@ -238,7 +238,7 @@ class Store:
     async def _trusted(self) -> AsyncIterator[None]:
         """One connection that fails puts all in doubt: each is made anew when it is next wanted."""
         try:
-            with _faults():
+            with faults():
                 yield
         except Unavailable:
             await self._pool.expire_connections()
@@ -295,7 +295,7 @@ async def connect(dsn: str, *, size: int = 8) -> Store:
     Raises:
         Unavailable: no PostgreSQL answers at `dsn`.
     """
-    with _faults():
+    with faults():
         pool = await asyncpg.create_pool(
             dsn,
             min_size=1,

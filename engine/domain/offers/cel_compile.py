@@ -8,8 +8,10 @@ functions of `cel_values`. Nothing of the author's text gets into the code but c
 
 from __future__ import annotations
 
+import marshal
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from types import CodeType, FunctionType
 from typing import Any, Final
 
 from engine.domain.offers import cel_values
@@ -91,6 +93,21 @@ GIVEN: Final[Mapping[str, Any]] = {
 def compile_tree(tree: Node, shapes: Mapping[int, Shape], wanted: Type) -> Callable[[Scope], Any]:
     """The function of a tree that was found free of problems. `wanted` limits what it may give."""
     return Writer(shapes).function(tree, wanted)
+
+
+def packed(evaluate: Callable[[Scope], Any]) -> tuple[bytes, dict[str, Any]]:
+    """A compiled function for another process of the same Python: its code, and its constants."""
+    assert isinstance(evaluate, FunctionType)
+    given = evaluate.__globals__
+    constants = {name: given[name] for name in evaluate.__code__.co_names if name not in GIVEN and name in given}
+    return marshal.dumps(evaluate.__code__), constants
+
+
+def unpacked(code: bytes, constants: Mapping[str, Any]) -> Callable[[Scope], Any]:
+    """The function that was packed."""
+    loaded = marshal.loads(code)
+    assert isinstance(loaded, CodeType)
+    return FunctionType(loaded, {**GIVEN, **constants})
 
 
 class Writer:

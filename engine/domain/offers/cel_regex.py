@@ -261,11 +261,15 @@ class Machine:
     """The states of a pattern: each is a fork to others, an edge to pass, or letters to consume."""
 
     def __init__(self, part: Part, fold: bool) -> None:
+        self.part = part
         self.fold = fold
         self.states: list[tuple[Letters | Edge | None, tuple[int, ...]]] = [(None, ())]
         self.entry = self.build(part, 0)
         self.found = Row(self, frozenset(), False, False)
         self.forget()
+
+    def __reduce__(self) -> tuple[type[Machine], tuple[Part, bool]]:
+        return Machine, (self.part, self.fold)
 
     def forget(self) -> None:
         self.remembered = 0

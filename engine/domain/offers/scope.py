@@ -18,6 +18,9 @@ class Unknown:
     def __repr__(self) -> str:
         return "unknown"
 
+    def __reduce__(self) -> str:
+        return "UNKNOWN"  # there is only one, also after it went through a pickle
+
     def __bool__(self) -> bool:
         raise TypeError("unknown is neither true nor false: compare with `is UNKNOWN`")
 

@@ -1,0 +1,153 @@
+"""Rule sets built in a process of their own, so that the event loop goes on meanwhile.
+
+Reading YAML, checking, compiling and covering fences is seconds of pure Python for a large workspace;
+in a thread it took the loop's round trip from 0.08 to 11 ms. So a second process does it and sends the
+finished rule set, or what is wrong with it. What is left to do here is to take it in: a thread reads it
+frame by frame (64 KB), and lets the loop go first in between.
+
+`python -m engine.app.rule_builder` is that process: workspaces in on standard input, rule sets out on
+standard output. It ends with its input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, Any
+
+from engine.app.rulesets import Checked, Files, build, load_models
+from engine.app.ruling import Ruling
+from engine.domain.offers.rules import RuleSet
+from engine.formats.problems import Problem, in_order
+from engine.formats.workspace import MODELS_PREFIX
+
+BUILD_SECONDS = 120.0
+SWITCH_SECONDS = 0.0005
+"""How long the thread that takes a rule set in may keep the loop waiting; Python's own 5 ms would show."""
+
+
+class BuilderLost(Exception):
+    """The process ended, or took too long, before it had an answer."""
+
+
+class Builder:
+    """The other process. It is started at once, because its imports take most of a second; one that
+    was lost is replaced with the next build."""
+
+    def __init__(self) -> None:
+        self._process = _start()
+        self._turn = asyncio.Lock()
+
+    async def build(self, files: Files, running: Ruling) -> Checked:
+        """Checks and compiles `files`. Models that `running` has already are taken over.
+
+        Raises:
+            BuilderLost: nothing came of it; the next build has a new process.
+        """
+        async with self._turn:
+            if self._process.poll() is not None:
+                self._process = _start()
+            process = self._process
+            try:
+                async with asyncio.timeout(BUILD_SECONDS):
+                    return await asyncio.to_thread(_ask, process, files, running)
+            except BaseException as fault:
+                _end(process)  # whatever it was: half an answer may be in the pipe
+                if isinstance(fault, TimeoutError):
+                    raise BuilderLost(f"no answer within {BUILD_SECONDS:.0f} s") from fault
+                if isinstance(fault, OSError | EOFError | pickle.UnpicklingError):
+                    raise BuilderLost("its process ended") from fault
+                raise
+
+    def close(self) -> None:
+        _end(self._process)
+
+
+def _start() -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "engine.app.rule_builder"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for the engine, which ends this one
+    )
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.kill()
+    process.wait()
+    for stream in (process.stdin, process.stdout):
+        if stream is not None:
+            with suppress(OSError):
+                stream.close()
+
+
+def _ask(process: subprocess.Popen[bytes], files: Files, running: Ruling) -> Checked:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    pickle.dump(files, process.stdin, pickle.HIGHEST_PROTOCOL)
+    process.stdin.flush()
+    with _brief_turns():
+        answer = pickle.Unpickler(_Frames(process.stdout)).load()
+        rules: RuleSet | None = answer[0]
+        problems: tuple[Problem, ...] = answer[1]
+        ruling = None
+        if rules is not None:
+            predictors, refused = load_models(rules.models, files, running)
+            problems = in_order([*problems, *refused])
+            ruling = None if refused else Ruling(rules, predictors)
+    sources = {**files.rules, **{MODELS_PREFIX + name: data for name, data in files.models.items()}}
+    return Checked(ruling, problems, sources, files)
+
+
+class _Frames:
+    """A pipe as an unpickler reads it. That it is written in Python gives the loop its turn between
+    two frames, which the unpickler alone would not."""
+
+    def __init__(self, pipe: IO[bytes]) -> None:
+        self._pipe = pipe
+
+    def read(self, size: int) -> bytes:
+        return self._pipe.read(size)
+
+    def readline(self) -> bytes:
+        return self._pipe.readline()
+
+
+_brief = threading.Lock()
+
+
+@contextmanager
+def _brief_turns() -> Iterator[None]:
+    """Threads take turns more often, in this process, for as long as this one has work to do."""
+    with _brief:
+        before = sys.getswitchinterval()
+        sys.setswitchinterval(SWITCH_SECONDS)
+        try:
+            yield
+        finally:
+            sys.setswitchinterval(before)
+
+
+def main() -> None:
+    """Builds what is asked for until there is nothing more to ask."""
+    with os.fdopen(os.dup(1), "wb") as answers:
+        os.dup2(2, 1)  # what anything prints must not stand between the answers
+        while True:
+            try:
+                files: Any = pickle.load(sys.stdin.buffer)
+            except EOFError:
+                return
+            checked = build(files)
+            rules = checked.ruling.rules if checked.ruling is not None else None
+            pickle.dump((rules, checked.problems), answers, pickle.HIGHEST_PROTOCOL)
+            answers.flush()
+
+
+if __name__ == "__main__":
+    main()
