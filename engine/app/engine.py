@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,20 +14,26 @@ import msgspec
 import structlog
 
 from engine.adapters.fcm import Fcm, read_credentials
+from engine.adapters.postgres.notices import listen
 from engine.adapters.postgres.outbox import Outbox, Send
+from engine.adapters.postgres.revisions import Revisions
 from engine.adapters.postgres.store import Store, StoreError, connect
 from engine.app import jobs
 from engine.app.cache import ProfileCache
 from engine.app.clock import Clock, ReplayClock, system_clock
 from engine.app.ingest import Ingest
 from engine.app.keys import Keys
-from engine.app.rulesets import Checked
+from engine.app.reloading import Reloading, changes, from_database, from_folders
+from engine.app.rulesets import Checked, Files
 from engine.app.ruling import Ruling
 from engine.app.sender import Sender
-from engine.app.settings import Settings
+from engine.app.settings import PUBLISHED, Settings
 from engine.app.tick import Lane
 from engine.app.timers import Timers
 from engine.domain.people.consent import permits
+
+LOOK_SECONDS = 1.0
+"""How often an engine looks at what others did, where no notice comes."""
 
 log = structlog.get_logger()
 
@@ -46,9 +53,7 @@ class Engine:
     def __init__(self, settings: Settings, dsn: str, checked: Checked) -> None:
         assert checked.ruling is not None
         self.settings = settings
-        self.ruling: Ruling = checked.ruling
-        self.problems = checked.problems
-        self.rules_loaded_at = datetime.now(UTC)
+        self.reloading: Reloading
         self.keys = Keys(frozenset(settings.write_keys), frozenset(settings.server_keys))
         self.admin_token = settings.admin_token
         self.draining = False
@@ -59,13 +64,22 @@ class Engine:
         self._checked = checked
         self._replay = ReplayClock() if settings.clock == "replay" else None
         self.clock: Clock = self._replay or system_clock
-        self._tasks: list[asyncio.Task[None]] = []
+        self._background: list[asyncio.Task[None]] = []
+        self._changed = asyncio.Event()
+        self._told: frozenset[str] = frozenset()
+        self._reloads: set[asyncio.Task[None]] = set()
+
+    @property
+    def ruling(self) -> Ruling:
+        """What is decided by now; another one after a reload."""
+        return self.reloading.ruling
 
     async def start(self) -> None:
         settings = self.settings
         self.store = await connect(self._dsn)
         secret = await self.store.secret(secrets.token_bytes(32))
-        await self._keep_revision()
+        self.revisions = Revisions(self.store.pool)
+        self.reloading = await self._rules()
         self.timers: Timers
         providers = {}
         if settings.fcm_credentials_file is not None:
@@ -103,7 +117,13 @@ class Engine:
         self._timers_task = asyncio.create_task(self.timers.run(), name="timers")
         self._scheduler = None
         if self._replay is None:  # a replay's time is no measure of what is past its retention
-            self._scheduler = jobs.schedule(self.store, self.ruling.rules.workspace.retention)
+            self._scheduler = jobs.schedule(self.store, lambda: self.ruling.rules.workspace.retention)
+        self._background = [
+            asyncio.create_task(listen(self._dsn, self._heard), name="notices"),
+            asyncio.create_task(self._follow_others(), name="operations"),
+        ]
+        if self._follows_folders:
+            self._background.append(asyncio.create_task(self._watch(), name="watch"))
         # What ticks make is free of cycles: it goes by itself, and is not worth looking through.
         gc.collect()
         gc.freeze()
@@ -114,8 +134,11 @@ class Engine:
         self.draining = True
         if self._scheduler is not None:
             self._scheduler.shutdown(wait=False)
-        self._timers_task.cancel()
-        await asyncio.gather(self._timers_task, return_exceptions=True)
+        background = [self._timers_task, *self._background, *self._reloads]
+        for task in background:
+            task.cancel()
+        self.reloading.close()
+        await asyncio.gather(*background, return_exceptions=True)
         self.lane.close()
         await self._lane_task
         await self.sender.stop()
@@ -132,16 +155,62 @@ class Engine:
             return "the database is away"
         return None
 
-    async def _keep_revision(self) -> None:
-        """Stores the files of the revision, so that what it decides can be replayed."""
-        files = {
-            name: content.decode("utf-8", "replace")
-            for name, content in self._checked.sources.items()
-            if not name.endswith(".onnx") and b"\0" not in content
-        }
-        await self.store.fetch(
-            "keep_revision", self.ruling.rules.revision, msgspec.json.encode(files).decode()
-        )
+    # the rules, and what others do to them
+
+    @property
+    def _follows_folders(self) -> bool:
+        return self.settings.rules != PUBLISHED
+
+    async def _rules(self) -> Reloading:
+        if not self._follows_folders:
+            return Reloading(self._checked, from_database(self.revisions), self._keep)
+        await self._keep(self._checked.files)
+        rules, models = Path(self.settings.rules), Path(self.settings.models)
+        return Reloading(self._checked, from_folders(rules, models), self._keep)
+
+    async def _keep(self, files: Files) -> None:
+        """Stores the files of a revision; those of a folder become what is published."""
+        revision = files.revision
+        await self.revisions.keep(revision, {"rules": files.rules, "models": files.models})
+        if self._follows_folders:
+            await self.revisions.publish(revision, "serve")
+
+    async def reload(self) -> None:
+        """Looks at the workspace again, here and on all engines that share the database."""
+        await self.reloading.reload(anew=True)
+        with contextlib.suppress(StoreError):
+            await self.revisions.tell("reload")
+
+    def reload_soon(self) -> None:
+        """The same, for a signal."""
+        self._reloads = {task for task in self._reloads if not task.done()}
+        self._reloads.add(asyncio.create_task(self._safely(self.reload()), name="reload"))
+
+    def _heard(self, notice: str) -> None:
+        self._told |= {notice}
+        self._changed.set()
+
+    async def _watch(self) -> None:
+        async for _ in changes(Path(self.settings.rules), Path(self.settings.models)):
+            await self._safely(self.reloading.reload())
+
+    async def _follow_others(self) -> None:
+        """Looks at what operators and other engines did: when told, and every second anyway."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_SECONDS):
+                    await self._changed.wait()
+            self._changed.clear()
+            told, self._told = self._told, frozenset()
+            if "reload" in told or not self._follows_folders:
+                await self._safely(self.reloading.reload(anew="reload" in told))
+
+    async def _safely(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except Exception as fault:
+            # Whatever it is, the next look may find it gone.
+            log.exception("operations_wait", fault=type(fault).__name__)
 
     async def _permits(self, sends: Sequence[Send]) -> dict[str, str | None]:
         """Asked right before sending: consent may be gone since the decision, or the device may

@@ -62,13 +62,16 @@ async def _audience_sizes(store: Store, now: datetime) -> None:
     await audiences.keep_sizes(store.pool, names, now, now - SIZES_KEPT)
 
 
-def schedule(store: Store, retention: Mapping[str, timedelta]) -> AsyncIOScheduler:
-    """Starts the schedule; the caller shuts it down."""
+def schedule(store: Store, retention: Callable[[], Mapping[str, timedelta]]) -> AsyncIOScheduler:
+    """Starts the schedule; the caller shuts it down. `retention` is asked each time: rules change."""
+
+    async def keep() -> None:
+        await keep_house(store, retention())
+
     scheduler = AsyncIOScheduler(timezone=UTC)
     scheduler.add_job(
-        keep_house,
+        keep,
         "interval",
-        args=[store, retention],
         hours=1,
         jitter=600,
         coalesce=True,

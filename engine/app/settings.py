@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 PREFIX = "VIEWFINDER_"
+PUBLISHED = "db"
+"""As VIEWFINDER_RULES: what was published, instead of a folder."""
 KEYS_FILE = "keys.json"
 
 
@@ -124,7 +126,7 @@ SETTINGS: tuple[Setting, ...] = (
         "PostgreSQL 15 to 18; without it the embedded one runs in the data folder",
     ),
     Setting("data", _text, "the data folder"),
-    Setting("rules", _text, "the workspace's folder"),
+    Setting("rules", _text, "the workspace's folder; db: what `viewfinder publish` made active"),
     Setting("models", _text, "the models' folder"),
     Setting("host", _text, "the address to listen on"),
     Setting("port", _whole(0, 65535), "the port to listen on; 0 takes a free one"),

@@ -33,6 +33,7 @@ from engine.app.ruling import Ruling
 from engine.app.succession import succeeded
 from engine.app.unit import Asked, Turn, Unit, components
 from engine.domain.offers.decisions import Decision, is_worth_telling
+from engine.domain.offers.rules import Namespace
 from engine.domain.people import identity
 from engine.domain.people.profiles import PROFILE_NAMESPACE, IdentityKey, Profile, new_profile
 
@@ -80,6 +81,7 @@ class Lane:
         self._providers = providers
         self._take_sends = take_sends
         self._contended: dict[str, float] = {}
+        self._namespaces: Sequence[Namespace] = ()
         self._queue: deque[Pending] = deque()
         self._paced: deque[Pending] = deque()
         self._carried: list[Pending] = []
@@ -209,6 +211,8 @@ class Lane:
         self, batch: list[Pending], connection: AbstractAsyncContextManager[Session]
     ) -> list[Pending]:
         ruling, now = self._ruling(), self._clock()
+        if ruling.rules.workspace.namespaces is not self._namespaces:
+            self._name_again(ruling.rules.workspace.namespaces, batch)
         started = time.perf_counter()
         async with connection as session:
             units = await self._load(batch, session, now)
@@ -231,6 +235,14 @@ class Lane:
         metrics.TICK_SECONDS.labels("decide").observe(decided - loaded)
         metrics.TICK_SECONDS.labels("commit").observe(committed - decided)
         return carried
+
+    def _name_again(self, namespaces: Sequence[Namespace], batch: list[Pending]) -> None:
+        """After a reload: what waits was named by identities as they were declared before it."""
+        if namespaces != self._namespaces and self._namespaces:
+            for pending in (*batch, *self._queue, *self._paced):
+                if pending.keys[0][0] != PROFILE_NAMESPACE:
+                    pending.keys = identity.keys_of(pending.event, namespaces) or pending.keys
+        self._namespaces = namespaces
 
     # load
 

@@ -70,6 +70,10 @@ class Revisions:
             await connection.fetch(_QUERIES["tell"], "published")
             return True
 
+    async def tell(self, notice: str) -> None:
+        """Tells all engines to look at something."""
+        await self._fetch("tell", notice)
+
     async def active(self) -> Publication | None:
         """What was made active last."""
         rows = await self._fetch("active")

@@ -23,12 +23,16 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from engine.adapters.fcm import CredentialsProblem
 from engine.adapters.postgres.migrations import migrate
-from engine.app import logs, server
+from engine.adapters.postgres.revisions import Revisions
+from engine.adapters.postgres.store import StoreError, connect
+from engine.app import logs, rulesets, server
 from engine.app.cli.check import check_folders, print_problems
 from engine.app.cli.environment import DATABASE_FAULTS, database, errors, fail, read_settings
 from engine.app.engine import Engine
-from engine.app.rulesets import Checked
-from engine.app.settings import Settings, SettingsError, load_or_create_keys
+from engine.app.reloading import from_database
+from engine.app.rulesets import Checked, Files
+from engine.app.settings import PUBLISHED, Settings, SettingsError, load_or_create_keys
+from engine.formats.problems import Problem
 
 AGAIN_SECONDS = 1.0
 """Before a worker that died is started again."""
@@ -39,11 +43,9 @@ log = structlog.get_logger()
 def serve(*, worker: Annotated[str | None, Parameter(show=False)] = None) -> int:
     """Run the engine. Prints `ready http://HOST:PORT` once it takes events."""
     logs.configure()
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
     settings = read_settings()
-    checked = check_folders(Path(settings.rules), Path(settings.models))
-    if checked.ruling is None:
-        print_problems(checked, errors)
-        return 1
+    checked = _folders(settings) if settings.rules != PUBLISHED else None
     try:
         settings, made = load_or_create_keys(settings)
     except SettingsError as fault:
@@ -54,7 +56,7 @@ def serve(*, worker: Annotated[str | None, Parameter(show=False)] = None) -> int
         server.die_with_parent()
         listener = socket.socket(fileno=int(descriptor))
         dsn = settings.database_url or ""
-        return _run(settings, dsn, checked, listener, lambda: os.write(int(tells), b"."))
+        return _run(settings, dsn, checked or _published(dsn), listener, lambda: os.write(int(tells), b"."))
     if made:
         _show_keys(settings)
     try:
@@ -67,10 +69,46 @@ def serve(*, worker: Annotated[str | None, Parameter(show=False)] = None) -> int
             asyncio.run(migrate(dsn))
         except DATABASE_FAULTS as fault:
             fail(f"the database: {fault}", 1)
+        checked = checked or _published(dsn)
         if settings.workers == 1:
             return _run(settings, dsn, checked, listener, lambda: _announce(settings, listener))
         with tempfile.TemporaryDirectory(prefix="viewfinder-metrics-") as counts:
             return _supervise(settings, dsn, listener, counts)
+
+
+def _folders(settings: Settings) -> Checked:
+    """The workspace of the folders; ends with its problems where it cannot be served."""
+    checked = check_folders(Path(settings.rules), Path(settings.models))
+    if checked.ruling is None:
+        print_problems(checked, errors)
+        sys.exit(1)
+    return checked
+
+
+def _published(dsn: str) -> Checked:
+    """The workspace that was made active last; ends where there is none to serve."""
+
+    async def read() -> Files | Problem | str:
+        store = await connect(dsn)
+        try:
+            return await from_database(Revisions(store.pool))(())
+        finally:
+            await store.close()
+
+    try:
+        found = asyncio.run(read())
+    except StoreError as fault:
+        fail(f"the database: {fault}", 1)
+        raise
+    if not isinstance(found, Files):
+        said = f"{found.message}: {found.suggestion}" if isinstance(found, Problem) else found
+        fail(said, 1)
+        raise AssertionError
+    checked = rulesets.build(found)
+    if checked.ruling is None:
+        print_problems(checked, errors)
+        sys.exit(1)
+    return checked
 
 
 def _run(
@@ -115,7 +153,13 @@ def _supervise(settings: Settings, dsn: str, listener: socket.socket, counts: st
             with contextlib.suppress(ProcessLookupError):
                 one.send_signal(signal.SIGTERM)
 
+    def reload(_: int, __: FrameType | None) -> None:
+        for one in workers:
+            with contextlib.suppress(ProcessLookupError):
+                one.send_signal(signal.SIGHUP)
+
     workers = [start() for _ in range(settings.workers)]
+    signal.signal(signal.SIGHUP, reload)
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     threading.Thread(target=announce, daemon=True).start()

@@ -101,10 +101,27 @@ async def decision(decision_id: FromPath[UUID], state: State) -> dict[str, Any]:
 )
 def rules(state: State) -> dict[str, Any]:
     engine: Engine = state.engine
+    return _rules(engine)
+
+
+@post(
+    "/rules/reload",
+    operation_id="reloadRules",
+    summary="Looks at the workspace again, on all engines; answers as the one above, after it",
+    status_code=200,
+)
+async def reload(state: State) -> dict[str, Any]:
+    engine: Engine = state.engine
+    await engine.reload()
+    return _rules(engine)
+
+
+def _rules(engine: Engine) -> dict[str, Any]:
+    standing = engine.reloading
     return {
-        "revision": engine.ruling.rules.revision,
-        "loadedAt": engine.rules_loaded_at,
-        "problems": engine.problems,
+        "revision": standing.ruling.rules.revision,
+        "loadedAt": standing.loaded_at,
+        "problems": standing.problems,
     }
 
 
@@ -137,7 +154,7 @@ async def _profile(state: State, namespace: str, value: str) -> profile_reading.
 
 router = Router(
     path="/admin",
-    route_handlers=[profile, lookup, events, decisions, decision, rules, rejected],
+    route_handlers=[profile, lookup, events, decisions, decision, rules, reload, rejected],
     guards=[admin_only],
     response_headers={"cache-control": "no-store"},
     security=[{"adminToken": []}],

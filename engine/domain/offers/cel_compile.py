@@ -98,8 +98,7 @@ def compile_tree(tree: Node, shapes: Mapping[int, Shape], wanted: Type) -> Calla
 def packed(evaluate: Callable[[Scope], Any]) -> tuple[bytes, dict[str, Any]]:
     """A compiled function for another process of the same Python: its code, and its constants."""
     assert isinstance(evaluate, FunctionType)
-    given = evaluate.__globals__
-    constants = {name: given[name] for name in evaluate.__code__.co_names if name not in GIVEN and name in given}
+    constants = {name: value for name, value in evaluate.__globals__.items() if name.startswith("K")}
     return marshal.dumps(evaluate.__code__), constants
 
 
