@@ -196,6 +196,8 @@ class Engine:
 
     async def _follow_others(self) -> None:
         """Looks at what operators and other engines did: when told, and every second anyway."""
+        await asyncio.sleep(LOOK_SECONDS)  # those who wait for the engine go first
+        self.reloading.prepare()
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):

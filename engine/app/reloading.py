@@ -60,6 +60,10 @@ class Reloading:
         """Of the last attempt."""
         return self._refusal or self._said
 
+    def prepare(self) -> None:
+        """Makes ready for the first change."""
+        self._builder.start()
+
     def close(self) -> None:
         self._builder.close()
 
@@ -125,7 +129,9 @@ def from_database(revisions: Revisions) -> Read:
     async def read(known: Collection[str]) -> Files | Problem | str:
         active = await revisions.active()
         if active is None:
-            return Problem("", 1, 1, "nothing is published", "viewfinder publish DIR")
+            return Problem(
+                "", 1, 1, "VIEWFINDER_RULES=db, and nothing is published yet", "viewfinder publish DIR"
+            )
         if active.revision in known:
             return active.revision
         folders = await revisions.folders(active.revision)

@@ -37,12 +37,18 @@ class BuilderLost(Exception):
 
 
 class Builder:
-    """The other process. It is started at once, because its imports take most of a second; one that
-    was lost is replaced with the next build."""
+    """The other process. `start` it before it is needed, because its imports take most of a second;
+    one that was lost is replaced with the next build."""
 
     def __init__(self) -> None:
-        self._process = _start()
+        self._process: subprocess.Popen[bytes] | None = None
         self._turn = asyncio.Lock()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """The process, running."""
+        if self._process is None or self._process.poll() is not None:
+            self._process = _start()
+        return self._process
 
     async def build(self, files: Files, running: Ruling) -> Checked:
         """Checks and compiles `files`. Models that `running` has already are taken over.
@@ -51,9 +57,7 @@ class Builder:
             BuilderLost: nothing came of it; the next build has a new process.
         """
         async with self._turn:
-            if self._process.poll() is not None:
-                self._process = _start()
-            process = self._process
+            process = self.start()
             try:
                 async with asyncio.timeout(BUILD_SECONDS):
                     return await asyncio.to_thread(_ask, process, files, running)
@@ -66,7 +70,8 @@ class Builder:
                 raise
 
     def close(self) -> None:
-        _end(self._process)
+        if self._process is not None:
+            _end(self._process)
 
 
 def _start() -> subprocess.Popen[bytes]:
