@@ -7,6 +7,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import pytest
 
 from engine.app import rulesets
 from engine.app.rehearsal import Rehearsal
-from engine.app.rule_builder import Builder
+from engine.app.rule_builder import Builder, Packer
 from engine.app.ruling import Ruling
 from engine.domain.people.events import Event
 from tests import lanes, served
@@ -116,7 +117,8 @@ def test_every_part_of_a_rule_set_travels() -> None:
     for number, condition in enumerate(conditions):
         text += f"  r{number}: {{when: Wish, if: '{condition}', offer: o}}\n"
     here = lanes.rule_set(text.encode())
-    there = pickle.loads(pickle.dumps(here))
+    Packer(stream := BytesIO()).dump(here)
+    there = pickle.loads(stream.getvalue())
     for value in ("latte", "LATTTE", "a", "tea", 3, None):
         wish = lanes.event(name="Wish", user="ada", properties={"k": value})
         answers = [

@@ -19,10 +19,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from types import FunctionType
 from typing import IO, Any
 
 from engine.app.rulesets import Checked, Files, build, load_models
 from engine.app.ruling import Ruling
+from engine.domain.offers.cel_compile import is_compiled, packed, unpacked
 from engine.domain.offers.rules import RuleSet
 from engine.formats.problems import Problem, in_order
 from engine.formats.workspace import MODELS_PREFIX
@@ -124,6 +126,15 @@ class _Frames:
         return self._pipe.readline()
 
 
+class Packer(pickle.Pickler):
+    """Writes rule sets: compiled expressions too, which are functions without a name to find them by."""
+
+    def reducer_override(self, thing: Any) -> Any:
+        if isinstance(thing, FunctionType) and is_compiled(thing):
+            return unpacked, packed(thing)
+        return NotImplemented
+
+
 _brief = threading.Lock()
 
 
@@ -150,7 +161,7 @@ def main() -> None:
                 return
             checked = build(files)
             rules = checked.ruling.rules if checked.ruling is not None else None
-            pickle.dump((rules, checked.problems), answers, pickle.HIGHEST_PROTOCOL)
+            Packer(answers, pickle.HIGHEST_PROTOCOL).dump((rules, checked.problems))
             answers.flush()
 
 

@@ -90,14 +90,21 @@ GIVEN: Final[Mapping[str, Any]] = {
 }
 
 
+_FILE: Final = "<expression>"
+
+
 def compile_tree(tree: Node, shapes: Mapping[int, Shape], wanted: Type) -> Callable[[Scope], Any]:
     """The function of a tree that was found free of problems. `wanted` limits what it may give."""
     return Writer(shapes).function(tree, wanted)
 
 
-def packed(evaluate: Callable[[Scope], Any]) -> tuple[bytes, dict[str, Any]]:
+def is_compiled(function: FunctionType) -> bool:
+    """Whether it came from here."""
+    return function.__code__.co_filename == _FILE
+
+
+def packed(evaluate: FunctionType) -> tuple[bytes, dict[str, Any]]:
     """A compiled function for another process of the same Python: its code, and its constants."""
-    assert isinstance(evaluate, FunctionType)
     constants = {name: value for name, value in evaluate.__globals__.items() if name.startswith("K")}
     return marshal.dumps(evaluate.__code__), constants
 
@@ -131,7 +138,7 @@ class Writer:
         if not any("work +=" in line for line in self.lines):
             del self.lines[0]
         given = {**GIVEN, **self.constants}
-        exec(compile("\n".join(["def evaluate(s):", *self.lines]), "<expression>", "exec"), given)
+        exec(compile("\n".join(["def evaluate(s):", *self.lines]), _FILE, "exec"), given)
         evaluate: Callable[[Scope], Any] = given["evaluate"]
         return evaluate
 

@@ -44,7 +44,7 @@ from typing import Any
 
 import msgspec
 
-from engine.domain.offers.cel_compile import compile_tree, packed, unpacked
+from engine.domain.offers.cel_compile import compile_tree
 from engine.domain.offers.cel_moments import Moment, moments_of
 from engine.domain.offers.cel_problems import ExpressionError, ExpressionProblem
 from engine.domain.offers.cel_signatures import Type
@@ -81,16 +81,6 @@ class Expression(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Expression({self.text!r})"
-
-    def __reduce__(self) -> Any:
-        """Rule sets are compiled in a process of their own and travel to the one that decides."""
-        return _revived, (self.text, *packed(self.evaluate), self.reads, self.type)
-
-
-def _revived(
-    text: str, code: bytes, constants: dict[str, Any], reads: frozenset[str], type_: Type
-) -> Expression:
-    return Expression(text, unpacked(code, constants), reads, type_)
 
 
 def compile_expression(text: str, names: Names, *, expect: Type | None = None) -> Expression:
