@@ -157,13 +157,16 @@ def test_a_late_event_still_belongs_to_who_it_names() -> None:
     assert people.tell(ids(None, "tablet", at=11)) == people.of("kid").id
 
 
-def test_a_profile_without_any_identity_left_says_who_took_them() -> None:
+def test_two_profiles_that_turn_out_to_be_one_person_become_one() -> None:
     people = People(RULES)
-    visitor = people.tell(ids(None, "app"))
+    visitor = people.tell(ids(None, "app"), ids(None, "app"))
     people.tell(ids("u1"))
     user = people.tell(ids("u1", "app"))
     assert people.profiles[visitor].identities == ()
     assert people.profiles[visitor].succeeded_by == user
+    assert people.tell(ids(None, "app")) == user
+    assert orders(people.of("u1")) == 5  # the past of both
+    assert people.of("u1").seq == 5
 
 
 # Replacing

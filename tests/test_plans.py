@@ -10,7 +10,9 @@ import pytest
 from engine.adapters.postgres.store import QUERIES, connect
 
 
-@pytest.mark.parametrize("name", ["commit", "owners", "documents", "documents_locked", "decisions_of_events"])
+@pytest.mark.parametrize(
+    "name", ["commit", "owners", "documents", "documents_locked", "decisions_of_events", "shared_messages"]
+)
 async def test_rows_are_found_by_key_also_while_the_tables_are_empty(postgres_dsn: str, name: str) -> None:
     """A plan is kept: one that reads whole tables, made on an empty database, would be slower with
     every row."""
@@ -29,7 +31,9 @@ async def explained(connection: asyncpg.Connection, name: str) -> str:
     statement = QUERIES[name]
     numbers = {int(number) for number in re.findall(r"\$(\d+)", statement)}
     await connection.execute(f"PREPARE planned AS {statement.rstrip(';')}")
-    # Arrays, and for the commit's sixth to eighth and last JSON.
-    empty = ", ".join("'[]'" if name == "commit" and n in (6, 7, 8, 25) else "'{}'" for n in sorted(numbers))
+    # Arrays, and for the commit's sixth to eighth, 25th and 26th JSON.
+    empty = ", ".join(
+        "'[]'" if name == "commit" and n in (6, 7, 8, 25, 26) else "'{}'" for n in sorted(numbers)
+    )
     rows = await connection.fetch(f"EXPLAIN EXECUTE planned ({empty})")
     return "\n".join(row[0] for row in rows)

@@ -25,8 +25,8 @@ async def store(postgres_dsn: str) -> AsyncIterator[Store]:
     await store.close()
 
 
-def profile_row(unit: int, profile_id: str, expected: int) -> tuple[int, int, str, int, bytes]:
-    return (unit, bucket_of(profile_id), profile_id, expected, b"document %d" % expected)
+def profile_row(unit: int, profile_id: str, expected: int) -> tuple[int, int, str, int, bytes, None]:
+    return (unit, bucket_of(profile_id), profile_id, expected, b"document %d" % expected, None)
 
 
 def event_row(unit: int, profile_id: str, seq: int, message: str) -> EventRow:

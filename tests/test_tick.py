@@ -82,7 +82,7 @@ async def test_links_inside_one_request_take_effect_in_order(postgres_dsn: str) 
     assert by_user.computed["orders"] == 2
 
 
-async def test_an_app_moves_to_the_user_who_signs_in(postgres_dsn: str) -> None:
+async def test_an_app_becomes_one_with_the_user_who_signs_in(postgres_dsn: str) -> None:
     async with lanes.engine(postgres_dsn) as engine:
         await engine.send(event(name="Order Completed", user="U"))
         await engine.send(
@@ -93,9 +93,11 @@ async def test_an_app_moves_to_the_user_who_signs_in(postgres_dsn: str) -> None:
         user, app = await engine.profile("user_id", "U"), await engine.profile("anonymous_id", "A")
     assert user is not None
     assert user == app
-    assert user.computed["orders"] == 2  # past counts stay where they were
+    assert user.computed["orders"] == 3
+    assert user.seq == 4
+    # The rows of the one that ended stand under its own id until they are brought over.
     seqs = await fetch(postgres_dsn, "SELECT profile_id, array_agg(seq ORDER BY seq) FROM events GROUP BY 1")
-    assert sorted(len(row[1]) for row in seqs) == [1, 3]
+    assert sorted(list(row[1]) for row in seqs) == [[1], [1, 3, 4]]
 
 
 async def test_a_message_is_known_after_its_identity_moved(postgres_dsn: str) -> None:
@@ -114,7 +116,7 @@ async def test_a_message_is_known_after_its_identity_moved(postgres_dsn: str) ->
     assert (later.accepted, later.duplicates) == (0, 4)
     assert u is not None
     assert v is not None
-    assert (u.computed["orders"], v.computed.get("orders", 0)) == (1, 0)
+    assert (u.computed["orders"], v.computed.get("orders", 0)) == (4, 0)  # past counts stay
     rows = await fetch(postgres_dsn, "SELECT FROM events WHERE name = 'Order Completed'")
     assert len(rows) == 4
 

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.domain.offers.assignment import place, variant
-from engine.domain.people.identity import inherits, united_cohort
+from engine.domain.offers.rules import Workspace
+from engine.domain.people.merging import merged, united_cohort
 from engine.domain.people.profiles import Profile, new_profile
 from tests.story import BEFORE, NOON, SECRET, Story, event, rule_set, said, someone
 
@@ -151,7 +152,7 @@ def test_a_group_survives_merges_in_whatever_order(born: list[tuple[int, int]]) 
     for order in itertools.permutations(people):
         survivor, *ended = order
         for other in ended:
-            survivor = inherits(survivor, other, NOON)
+            survivor = merged(survivor, other, Workspace(), NOON)
         found.add(survivor.cohort_key)
     oldest = min(people, key=lambda one: (one.created_at, one.id))
     assert found == {oldest.id}

@@ -23,6 +23,7 @@ from engine.app.cache import ProfileCache
 from engine.app.clock import Clock, ReplayClock, system_clock
 from engine.app.ingest import Ingest
 from engine.app.keys import Keys
+from engine.app.merges import Merges
 from engine.app.reloading import Reloading, changes, from_database, from_folders
 from engine.app.rulesets import Checked, Files
 from engine.app.ruling import Ruling
@@ -58,6 +59,7 @@ class Engine:
         self.admin_token = settings.admin_token
         self.draining = False
         self.store: Store
+        self.cache: ProfileCache
         self.lane: Lane
         self.ingest: Ingest
         self._dsn = dsn
@@ -94,15 +96,18 @@ class Engine:
             now=self.clock,
             on_settled=lambda: self.timers.wake(),
         )
+        self.cache = ProfileCache(settings.cache_mb * 1024 * 1024)
         self.lane = Lane(
             store=self.store,
-            cache=ProfileCache(settings.cache_mb * 1024 * 1024),
+            cache=self.cache,
             ruling=lambda: self.ruling,
             clock=self.clock,
             secret=secret,
             providers=frozenset(providers),
             take_sends=self.sender.take,
+            merged=lambda: self.merges.wake(),
         )
+        self.merges = Merges(self.store, self.cache.evict)
         self.timers = Timers(self.store, self.lane, self.clock)
         self.ingest = Ingest(
             lane=self.lane,
@@ -120,6 +125,7 @@ class Engine:
             self._scheduler = jobs.schedule(self.store, lambda: self.ruling.rules.workspace.retention)
         self._background = [
             asyncio.create_task(listen(self._dsn, self._heard), name="notices"),
+            asyncio.create_task(self.merges.run(), name="merges"),
             asyncio.create_task(self._follow_others(), name="operations"),
         ]
         if self._follows_folders:
@@ -218,8 +224,7 @@ class Engine:
         """Asked right before sending: consent may be gone since the decision, or the device may
         belong to somebody else by now. Reads the database, because another engine may know."""
         async with self.store.session() as session:
-            found = await session.profiles(sorted({send.profile_id for send in sends}))
-        people = {profile.id: profile for profile, _ in found}
+            people = await session.standing(sorted({send.profile_id for send in sends}))
         purposes = self.ruling.rules.workspace.purposes
         reasons: dict[str, str | None] = {}
         for send in sends:

@@ -14,7 +14,7 @@ from engine.domain.offers.decisions import bucket_of_decision
 from engine.domain.offers.propensity import features
 from engine.domain.offers.scope import Scope
 from engine.domain.people import computed
-from engine.domain.people.profiles import DEVICE_NAMESPACE, Profile, bucket_of
+from engine.domain.people.profiles import BUCKETS, DEVICE_NAMESPACE, Profile
 from engine.domain.places.presence import is_known
 
 
@@ -106,8 +106,8 @@ def _propensities(profile: Profile, ruling: Ruling, now: datetime) -> dict[str, 
     return {name: score for name, score in scores.items() if score is not None}
 
 
-async def events(engine: Engine, profile_id: str, before: int | None, limit: int) -> list[dict[str, Any]]:
-    rows = await engine.store.fetch("events_of", bucket_of(profile_id), profile_id, before, limit)
+async def events(engine: Engine, profile: Profile, before: int | None, limit: int) -> list[dict[str, Any]]:
+    rows = await engine.store.fetch("events_of", *_whose_rows(profile), before, limit)
     return [
         {
             "seq": row["seq"],
@@ -123,15 +123,24 @@ async def events(engine: Engine, profile_id: str, before: int | None, limit: int
     ]
 
 
-async def decisions(engine: Engine, profile_id: str, before: int | None, limit: int) -> list[dict[str, Any]]:
-    rows = await engine.store.fetch("decisions_of", bucket_of(profile_id), profile_id, before, limit)
+def _whose_rows(profile: Profile) -> tuple[list[str], list[int]]:
+    """The ids that the profile's rows stand under, with what their numbers become greater by."""
+    absorbed = profile.absorbed
+    return [profile.id, *(a.id for a in absorbed)], [0, *(a.offset for a in absorbed)]
+
+
+async def decisions(engine: Engine, profile: Profile, before: int | None, limit: int) -> list[dict[str, Any]]:
+    rows = await engine.store.fetch("decisions_of", *_whose_rows(profile), before, limit)
     return [{"seq": row["seq"], **msgspec.json.decode(row["document"])} for row in rows]
 
 
 async def decision(engine: Engine, decision_id: str) -> dict[str, Any] | None:
     """The decision with its candidates, the event behind it, what it depended on, and what became
     of its push."""
-    rows = await engine.store.fetch("decision", bucket_of_decision(decision_id), decision_id)
+    bucket = bucket_of_decision(decision_id)
+    rows = await engine.store.fetch("decision", bucket, decision_id, [bucket])
+    if not rows:
+        rows = await engine.store.fetch("decision", bucket, decision_id, list(range(BUCKETS)))
     if not rows:
         return None
     row = rows[0]

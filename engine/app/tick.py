@@ -35,7 +35,13 @@ from engine.app.unit import Asked, Turn, Unit, components
 from engine.domain.offers.decisions import Decision, is_worth_telling
 from engine.domain.offers.rules import Namespace
 from engine.domain.people import identity
-from engine.domain.people.profiles import PROFILE_NAMESPACE, IdentityKey, Profile, new_profile
+from engine.domain.people.profiles import (
+    DEVICE_NAMESPACE,
+    PROFILE_NAMESPACE,
+    IdentityKey,
+    Profile,
+    new_profile,
+)
 
 TICK_EVENTS = 512
 QUEUE_EVENTS = 20_000
@@ -71,6 +77,7 @@ class Lane:
         secret: bytes,
         providers: frozenset[str],
         take_sends: Callable[[Sequence[Send], float], None],
+        merged: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._session = store.kept()
@@ -80,6 +87,7 @@ class Lane:
         self._secret = secret
         self._providers = providers
         self._take_sends = take_sends
+        self._merged = merged
         self._contended: dict[str, float] = {}
         self._namespaces: Sequence[Namespace] = ()
         self._queue: deque[Pending] = deque()
@@ -273,7 +281,9 @@ class Lane:
             asked = await succeeded(
                 asked, hints, profiles, lambda hint: self._profiles(hint, {}, (), session)
             )
-        return [Unit(events, profiles, hints, self._secret) for events in components(asked, hints)]
+        pairs = _meetings(asked, hints, profiles)
+        shared = await session.shared(pairs) if pairs else ()
+        return [Unit(events, profiles, hints, self._secret, shared) for events in components(asked, hints)]
 
     async def _profiles(
         self,
@@ -340,6 +350,8 @@ class Lane:
                 continue
             for profile, document in unit.committed():
                 self._cache.put(profile, document)
+                if profile.ended is not None:
+                    self._merged()
             sends += [send for send in unit.sends if send.lease]
             for pending in unit.done:
                 if pending.stored_seq is not None:
@@ -362,7 +374,8 @@ class Lane:
 
     def _again(self, unit: Unit, hits: Sequence[tuple[str, str, str, int]]) -> list[Pending]:
         """What a unit that was not written leaves: all its events, those stored before marked."""
-        for profile, sender, message, seq in hits:
+        # A message that is known under two ids was brought over: the one that stays has its decisions.
+        for profile, sender, message, seq in sorted(hits, key=lambda hit: hit[0] in unit.written):
             for pending in unit.asked.get((profile, sender, message), ()):
                 pending.stored_seq = (profile, seq)
         for profile_id in unit.written:
@@ -388,6 +401,27 @@ class Lane:
         for pending, event in zip(repeats, wanted, strict=True):
             decisions = [_decision_decoder.decode(d) for d in stored.get(event, ())]
             pending.reply.settle(pending.position, decisions, duplicate=not pending.unsure)
+
+
+def _meetings(
+    asked: Sequence[Asked], hints: Mapping[IdentityKey, str], profiles: Mapping[str, Profile]
+) -> list[tuple[str, str]]:
+    """The pairs of profiles that an event may show to be one person, the shorter one first."""
+    met: set[tuple[str, str]] = set()
+    for one in asked:
+        if len(one.lookups) == 1:
+            continue
+        owners = {hints[key] for key in one.lookups if key[0] != DEVICE_NAMESPACE and key in hints}
+        if len(owners) > 1:
+            known = sorted((profiles[i] for i in owners if i in profiles), key=lambda p: (p.seq, p.id))
+            for position, shorter in enumerate(known):
+                for longer in known[position + 1 :]:
+                    met.update(
+                        (a, b)
+                        for a in (shorter.id, *(absorbed.id for absorbed in shorter.absorbed))
+                        for b in (longer.id, *(absorbed.id for absorbed in longer.absorbed))
+                    )
+    return sorted(met)
 
 
 def _is_kept(decision: Decision) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from engine.adapters.postgres.outbox import Send
-from engine.adapters.postgres.rows import Commit, DecisionRow, EventRow, TimerRow
+from engine.adapters.postgres.rows import Commit, DecisionRow, EventRow, Shared, TimerRow
 from engine.app.rendering import render_push
 from engine.app.replies import Pending
 from engine.app.unit_rows import NOWHERE, member_rows, outbox_row, send_of
@@ -18,7 +18,8 @@ from engine.domain import decide
 from engine.domain.decide import Observation, Verdict
 from engine.domain.offers.decisions import Decision, Message
 from engine.domain.offers.rules import RuleSet
-from engine.domain.people import identity
+from engine.domain.people import identity, merging
+from engine.domain.people.events import Event
 from engine.domain.people.profiles import (
     DEVICE_NAMESPACE,
     PROFILE_NAMESPACE,
@@ -88,6 +89,7 @@ class Unit:
         profiles: Mapping[str, Profile],
         hints: Mapping[IdentityKey, str],
         secret: bytes,
+        shared: Sequence[Shared] = (),
     ) -> None:
         self.events = events
         self.done: list[Pending] = []
@@ -100,7 +102,9 @@ class Unit:
         self._base = profiles
         self._hints = hints
         self._owners: dict[IdentityKey, str] = {}
-        self._links: dict[IdentityKey, str] = {}
+        self._links: dict[IdentityKey, tuple[str, str | None]] = {}
+        """The profile that each key is to point to, and the one that it points to as yet."""
+        self._shared = shared
         self._seen: dict[tuple[str, str, str], Pending] = {}
         self._event_rows: list[EventRow] = []
         self._decision_rows: list[DecisionRow] = []
@@ -157,10 +161,10 @@ class Unit:
         if plan.foreign_device:
             event = msgspec.structs.replace(event, device=None)
         self.asked.setdefault(message, []).append(pending)
-        for owner in self._may_know(plan.keys, profile.id):
+        for owner in self._may_know(plan, profile):
             self.asked.setdefault((owner, *message[1:]), []).append(pending)
             self._probes.append((bucket_of(owner), owner, event.sender.value, event.message_id))
-        profile = self._apply(plan, profile, pending)
+        profile = self._apply(plan, profile, event, turn)
         observation = decide.observe(turn.rules, profile, event, turn.now)
         if observation.event.location is not event.location:
             pending.newest = None  # as coarse as this one may be kept, it says nothing
@@ -168,11 +172,15 @@ class Unit:
             observation = msgspec.structs.replace(observation, notes=observation.notes + plan.notes)
         return observation
 
-    def _may_know(self, keys: Sequence[IdentityKey], but: str) -> list[str]:
-        """The profiles other than `but` that one of the keys belongs or belonged to: each may have
-        stored the message when it did."""
-        found: dict[str, None] = {}
-        for key in keys:
+    def _may_know(self, plan: identity.Plan, but: Profile) -> list[str]:
+        """The profiles other than `but` that one of the event's keys belongs or belonged to, and those
+        that became one with it a moment ago: each may have stored the message when it did."""
+        found = dict.fromkeys([absorbed.id for absorbed in but.absorbed])
+        for profile_id in plan.merges:
+            ended = self.profile(profile_id)
+            assert ended is not None
+            found.update(dict.fromkeys([ended.id, *(absorbed.id for absorbed in ended.absorbed)]))
+        for key in plan.keys:
             hint = self._owners.get(key) or self._hints.get(key)
             if hint is None:
                 continue
@@ -180,7 +188,7 @@ class Unit:
             owner = self.profile(hint)
             if owner is not None and [i for i in owner.identities if i.earlier]:
                 found.update(dict.fromkeys(owner.earlier_owners(key)))
-        found.pop(but, None)
+        found.pop(but.id, None)
         return list(found)
 
     def _fresh(self, key: IdentityKey, now: datetime) -> Profile:
@@ -192,7 +200,9 @@ class Unit:
                 return profile
             generation += 1
 
-    def _apply(self, plan: identity.Plan, profile: Profile, pending: Pending) -> Profile:
+    def _apply(self, plan: identity.Plan, profile: Profile, event: Event, turn: Turn) -> Profile:
+        for profile_id in plan.merges:
+            profile = self._merge(profile, profile_id, event, turn)
         addresses: dict[str, Address] = {}
         earlier: dict[IdentityKey, tuple[str, ...]] = {}
         by_loser: dict[str, list[IdentityKey]] = {}
@@ -205,10 +215,7 @@ class Unit:
                 if namespace == DEVICE_NAMESPACE:
                     addresses[value] = loser.devices[value]
             earlier.update(identity.earlier_owners(loser, keys))
-            left = identity.loses(loser, keys, profile.id)
-            if loser.identities and not left.identities:
-                profile = identity.inherits(profile, loser, pending.event.received_at)
-            self._write(left)
+            self._write(identity.loses(loser, keys))
             self.stopped = True  # what writes two documents commits alone
         gained = (*plan.links, *(key for key, _ in plan.moves))
         for key in gained:
@@ -218,8 +225,23 @@ class Unit:
             if hint is not None and hint != profile.id and (stale := self.profile(hint)) is not None:
                 self._write(stale)  # guards the take-over of a stale row by that profile's version
             self._owners[key] = profile.id
-            self._links[key] = profile.id
-        return identity.gains(profile, plan, pending.event, addresses, earlier)
+            self._links[key] = (profile.id, self._hints.get(key))
+        return identity.gains(profile, plan, event, addresses, earlier)
+
+    def _merge(self, profile: Profile, other_id: str, event: Event, turn: Turn) -> Profile:
+        """`profile` with the other one in it, whose row says so from now on."""
+        ended = self.profile(other_id)
+        assert ended is not None
+        self._write(merging.tombstone(ended, profile, event))
+        self.stopped = True  # what writes two documents commits alone
+        together = merging.merged(profile, ended, turn.rules.workspace, event.received_at)
+        for copy in _copies(self._shared, ended, profile):
+            together = merging.uncounted(turn.rules, together, copy, turn.now)
+        for key in ended.keys:
+            if together.lists(key):
+                self._owners[key] = profile.id
+                self._links[key] = (profile.id, ended.id)
+        return together
 
     def _write(self, profile: Profile) -> None:
         self.written[profile.id] = profile
@@ -299,14 +321,13 @@ class Unit:
         for profile in self.written.values():
             document = encode_profile(profile)
             self.documents[profile.id] = document
-            commit.profiles.append((number, bucket_of(profile.id), profile.id, profile.version, document))
+            place = (number, bucket_of(profile.id), profile.id)
+            commit.profiles.append((*place, profile.version, document, profile.succeeded_by))
             before = base.audiences if (base := self._base.get(profile.id)) is not None else NOWHERE
             if profile.audiences is not before:
                 commit.members.extend(member_rows(number, before, profile))
-        for key, profile_id in self._links.items():
-            commit.links.append(
-                (number, identity_bucket(key), key[0], key[1], profile_id, self._hints.get(key))
-            )
+        for key, (profile_id, previous_id) in self._links.items():
+            commit.links.append((number, identity_bucket(key), key[0], key[1], profile_id, previous_id))
         sends = [outbox_row(send) for send in self.sends]
         for event in self._event_rows:
             event.unit = number
@@ -344,6 +365,19 @@ class Unit:
                 msgspec.structs.replace(profile, version=profile.version + 1),
                 self.documents[profile_id],
             )
+
+
+def _copies(shared: Sequence[Shared], ended: Profile, survivor: Profile) -> list[Event]:
+    """The events of `ended` that `survivor` has, too, each once."""
+    own = {ended.id, *(absorbed.id for absorbed in ended.absorbed)}
+    others = {survivor.id, *(absorbed.id for absorbed in survivor.absorbed)}
+    found: dict[tuple[str, str], Event] = {}
+    for one in shared:
+        if one.profile_id in own and one.other_id in others and one.event is not None:
+            found[one.sender, one.message_id] = one.event
+        elif one.other_id in own and one.profile_id in others and one.other_event is not None:
+            found[one.sender, one.message_id] = one.other_event
+    return list(found.values())
 
 
 def _facts(

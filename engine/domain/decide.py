@@ -30,7 +30,7 @@ from engine.domain.whereabouts import sighting
 
 __all__ = ["Observation", "Sending", "Trigger", "Verdict", "judge", "observe", "settle"]
 
-_TRIGGERS = {Kind.TRACK: TriggerKind.EVENT, Kind.PAGE: TriggerKind.PAGE, Kind.SCREEN: TriggerKind.SCREEN}
+TRIGGERS = {Kind.TRACK: TriggerKind.EVENT, Kind.PAGE: TriggerKind.PAGE, Kind.SCREEN: TriggerKind.SCREEN}
 
 
 class Sending(msgspec.Struct, frozen=True):
@@ -70,7 +70,7 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
     event = fold.coarsened(event, location_precision(consent, device, workspace))
     profile = fold.with_outcome(msgspec.structs.replace(profile, devices=devices), event)
     triggers: list[Trigger] = []
-    if (kind := _TRIGGERS.get(event.kind)) is not None and not is_internal(event):
+    if (kind := TRIGGERS.get(event.kind)) is not None and not is_internal(event):
         triggers.append(Trigger(kind, event.name, event.timestamp))
     sighted = sighting(rules, profile.presence, event)
     notes = sighted.notes

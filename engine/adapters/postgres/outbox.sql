@@ -44,7 +44,7 @@ WITH incoming AS MATERIALIZED (
     RETURNING o.bucket, o.id, o.profile_id, i.lease AS held, i.event, i.event_id
 ), told AS (
     INSERT INTO timers (bucket, profile_id, id, due_at, event)
-    SELECT bucket, profile_id, event_id, $9::timestamptz, event::json
+    SELECT bucket_of(profile_id), profile_id, event_id, $9::timestamptz, event::json
     FROM settled WHERE event IS NOT NULL
     ON CONFLICT DO NOTHING
 )

@@ -13,8 +13,8 @@
 -- its version. Answers the units that were not written: those with messages seen before (with
 -- what was stored for them), and those that lost to another engine.
 WITH rows AS MATERIALIZED (
-    SELECT * FROM unnest($1::int[], $2::smallint[], $3::uuid[], $4::bigint[], $5::bytea[])
-        AS r(unit, bucket, id, expected, document)
+    SELECT * FROM unnest($1::int[], $2::smallint[], $3::uuid[], $4::bigint[], $5::bytea[], $27::uuid[])
+        AS r(unit, bucket, id, expected, document, merged_into)
 ), locked AS MATERIALIZED (
     SELECT found.bucket, found.id, found.version
     FROM (SELECT bucket, id FROM rows ORDER BY bucket, id) r, LATERAL (
@@ -76,7 +76,7 @@ WITH rows AS MATERIALIZED (
     ON CONFLICT (bucket, id) DO NOTHING
     RETURNING bucket, id
 ), updated AS (
-    UPDATE profiles p SET version = r.expected + 1, document = r.document
+    UPDATE profiles p SET version = r.expected + 1, document = r.document, merged_into = r.merged_into
     FROM rows r
     WHERE p.bucket = r.bucket AND p.id = r.id AND r.expected > 0
         AND r.unit NOT IN (SELECT unit FROM refused)
@@ -88,6 +88,11 @@ WITH rows AS MATERIALIZED (
     GROUP BY r.unit
 ), whole AS MATERIALIZED (
     SELECT unit FROM written WHERE done = wanted
+), merged AS (
+    INSERT INTO merges (bucket, profile_id, survivor_id)
+    SELECT bucket, id, merged_into FROM rows
+    WHERE merged_into IS NOT NULL AND unit IN (SELECT unit FROM whole)
+    ON CONFLICT (bucket, profile_id) DO NOTHING
 ), remembered AS (
     INSERT INTO seen (bucket, profile_id, sender, message_id, seq, seen_at)
     SELECT bucket, profile_id, sender, message_id, seq, received_at FROM incoming
@@ -174,6 +179,28 @@ FROM unnest($1::smallint[], $2::uuid[]) AS k(bucket, id), LATERAL (
     FOR UPDATE
 ) p;
 
+-- name: shared_messages
+-- What is in both profiles of a pair; the first one is the shorter.
+SELECT k.profile_id, k.other_id, s.sender, s.message_id, e.body, f.body
+FROM unnest($1::uuid[], $2::uuid[]) AS k(profile_id, other_id), LATERAL (
+    SELECT sender, message_id, seq FROM seen
+    WHERE bucket = bucket_of(k.profile_id) AND profile_id = k.profile_id AND sender <> 'generated'
+    OFFSET 0
+) s, LATERAL (
+    SELECT seq FROM seen
+    WHERE bucket = bucket_of(k.other_id) AND profile_id = k.other_id AND sender = s.sender
+        AND message_id = s.message_id
+    OFFSET 0
+) o
+LEFT JOIN LATERAL (
+    SELECT body FROM events WHERE bucket = bucket_of(k.profile_id) AND profile_id = k.profile_id AND seq = s.seq
+    OFFSET 0
+) e ON true
+LEFT JOIN LATERAL (
+    SELECT body FROM events WHERE bucket = bucket_of(k.other_id) AND profile_id = k.other_id AND seq = o.seq
+    OFFSET 0
+) f ON true;
+
 -- name: decisions_of_events
 SELECT d.profile_id, d.seq, d.document
 FROM unnest($1::smallint[], $2::uuid[], $3::bigint[]) AS k(bucket, profile_id, seq), LATERAL (
@@ -228,21 +255,33 @@ SELECT id, received_at, code, message, message_id, item FROM rejected
 WHERE $1::bigint IS NULL OR id < $1 ORDER BY id DESC LIMIT $2;
 
 -- name: events_of
-SELECT seq, received_at, occurred_at, message_id, kind, name, body, facts FROM events
-WHERE bucket = $1 AND profile_id = $2 AND ($3::bigint IS NULL OR seq < $3)
-ORDER BY seq DESC LIMIT $4;
+-- Of a profile and of those that became one with it, whose numbers become greater by the offsets.
+SELECT e.seq + k.more AS seq, received_at, occurred_at, message_id, kind, name, body, facts
+FROM unnest($1::uuid[], $2::bigint[]) AS k(profile_id, more), LATERAL (
+    SELECT * FROM events
+    WHERE bucket = bucket_of(k.profile_id) AND profile_id = k.profile_id
+        AND ($3::bigint IS NULL OR seq < $3 - k.more)
+    ORDER BY seq DESC LIMIT $4
+) e
+ORDER BY 1 DESC LIMIT $4;
 
 -- name: decisions_of
-SELECT seq, document FROM decisions
-WHERE bucket = $1 AND profile_id = $2 AND ($3::bigint IS NULL OR seq < $3)
-ORDER BY seq DESC, id DESC LIMIT $4;
+SELECT d.seq + k.more AS seq, d.document
+FROM unnest($1::uuid[], $2::bigint[]) AS k(profile_id, more), LATERAL (
+    SELECT * FROM decisions
+    WHERE bucket = bucket_of(k.profile_id) AND profile_id = k.profile_id
+        AND ($3::bigint IS NULL OR seq < $3 - k.more)
+    ORDER BY seq DESC, id DESC LIMIT $4
+) d
+ORDER BY 1 DESC, d.id DESC LIMIT $4;
 
 -- name: decision
+-- A merge takes a decision to another bucket than its id names; its send stays in that one.
 SELECT d.document, d.seq, e.facts, e.body, o.state, o.attempts, o.result
 FROM decisions d
 LEFT JOIN events e ON e.bucket = d.bucket AND e.profile_id = d.profile_id AND e.seq = d.seq
-LEFT JOIN outbox o ON o.bucket = d.bucket AND o.id = d.id
-WHERE d.bucket = $1 AND d.id = $2;
+LEFT JOIN outbox o ON o.bucket = $1 AND o.id = d.id
+WHERE d.id = $2 AND d.bucket = ANY ($3::smallint[]);
 
 -- name: expired_rejected
 DELETE FROM rejected WHERE received_at < $1;

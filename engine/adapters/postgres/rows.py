@@ -6,6 +6,8 @@ from datetime import datetime
 
 import msgspec
 
+from engine.domain.people.events import Event
+
 
 class EventRow(msgspec.Struct, kw_only=True):
     """A row of `events`, and of `seen`. `unit` is set when the tick's units are numbered."""
@@ -88,12 +90,29 @@ class MemberRow(msgspec.Struct, kw_only=True):
     audience: str
     since: datetime | None
 
+    def __repr__(self) -> str:
+        return f"MemberRow({self.audience!r})"
+
+
+class Shared(msgspec.Struct, frozen=True):
+    """A message that two profiles have, each with its own copy of the event, None where it is gone."""
+
+    profile_id: str
+    other_id: str
+    sender: str
+    message_id: str
+    event: Event | None
+    other_event: Event | None
+
+    def __repr__(self) -> str:
+        return f"Shared({self.profile_id}, {self.other_id})"
+
 
 class Commit(msgspec.Struct, kw_only=True):
     """The rows of one tick; each tuple in the order of the statement's columns. Rows of one `unit`,
     which leads each, are written together or not at all."""
 
-    profiles: list[tuple[int, int, str, int, bytes]] = msgspec.field(default_factory=list)
+    profiles: list[tuple[int, int, str, int, bytes, str | None]] = msgspec.field(default_factory=list)
     events: list[EventRow] = msgspec.field(default_factory=list)
     decisions: list[DecisionRow] = msgspec.field(default_factory=list)
     sends: list[SendRow] = msgspec.field(default_factory=list)

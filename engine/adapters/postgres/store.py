@@ -20,7 +20,8 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from engine.adapters.postgres.rows import Commit
+from engine.adapters.postgres.rows import Commit, Shared
+from engine.domain.people.events import Event
 from engine.domain.people.profiles import (
     IdentityKey,
     Profile,
@@ -82,6 +83,7 @@ class DueTimer(msgspec.Struct, frozen=True):
 
 
 _json = msgspec.json.Encoder().encode
+_event = msgspec.json.Decoder(Event).decode
 
 
 def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> Iterable[Sequence[Any]]:
@@ -112,6 +114,25 @@ class Session:
         rows = await self._fetch(self._documents, [bucket_of(i) for i in ordered], ordered)
         return [(msgspec.structs.replace(decode_profile(row[1]), version=row[0]), row[1]) for row in rows]
 
+    async def shared(self, pairs: Sequence[tuple[str, str]]) -> list[Shared]:
+        """The messages that both profiles of a pair have, the shorter one first."""
+        rows = await self._fetch(QUERIES["shared_messages"], [a for a, _ in pairs], [b for _, b in pairs])
+        events = [[_event(body) if body is not None else None for body in row[4:6]] for row in rows]
+        return [
+            Shared(str(row[0]), str(row[1]), row[2], row[3], *copies)
+            for row, copies in zip(rows, events, strict=True)
+        ]
+
+    async def standing(self, ids: Sequence[str]) -> dict[str, Profile]:
+        """By each of `ids` the profile that stands for it now: its own, or the one that it became
+        part of."""
+        found = {profile.id: profile for profile, _ in await self.profiles(ids)}
+        heirs = {i: p.ended.into for i, p in found.items() if p.ended is not None}
+        if heirs:
+            further = await self.standing(sorted(set(heirs.values())))
+            found |= {i: further[heir] for i, heir in heirs.items() if heir in further}
+        return found
+
     async def commit(self, commit: Commit) -> Lost:
         """Writes the tick.
 
@@ -119,10 +140,11 @@ class Session:
             Conflict: nothing was written; decide everything again.
             Unavailable: the connection was lost; what was written is not known.
         """
+        *profiles, into = _columns(commit.profiles, 6)
         *done, due = _columns(commit.timers_done, 5)
         rows = await self._fetch(
             QUERIES["commit"],
-            *_columns(commit.profiles, 5),
+            *profiles,
             *(_json(rows).decode() for rows in (commit.events, commit.decisions, commit.sends)),
             *_columns(commit.links, 6),
             *done,
@@ -130,6 +152,7 @@ class Session:
             due,
             _json(commit.timers_set).decode() if commit.timers_set else "[]",
             _json(commit.members).decode() if commit.members else "[]",
+            into,
         )
         return Lost(
             frozenset(row[0] for row in rows),

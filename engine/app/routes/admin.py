@@ -69,7 +69,7 @@ async def events(
     found = await profile_reading.find(engine, namespace, value)
     if found is None:
         raise NotFoundException("no profile by that identity")
-    return {"events": await profile_reading.events(engine, found.id, before, limit)}
+    return {"events": await profile_reading.events(engine, found, before, limit)}
 
 
 @get(
@@ -82,7 +82,7 @@ async def decisions(
     found = await profile_reading.find(engine, namespace, value)
     if found is None:
         raise NotFoundException("no profile by that identity")
-    return {"decisions": await profile_reading.decisions(engine, found.id, before, limit)}
+    return {"decisions": await profile_reading.decisions(engine, found, before, limit)}
 
 
 @get("/decisions/{decision_id:uuid}", operation_id="decision", summary="A decision with its whole trace")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 
@@ -21,6 +21,7 @@ _SECONDS_PER_DAY = 86400.0
 _MONEY_DECIMALS = 6
 """Sums are rounded to this after every addition: the double nearest to the exact decimal sum, so
 that a million cents are ten thousand euros to the cent."""
+_encode = msgspec.msgpack.Encoder().encode
 
 
 def count_in(
@@ -58,6 +59,55 @@ def count_in(
             else:
                 notes.append(f"{trait.name}: beyond all numbers")
     return changed, tuple(notes)
+
+
+def merged(one: Mapping[str, Any], other: Mapping[str, Any], computed: Iterable[Computed]) -> dict[str, Any]:
+    """The state over the events of both, of which none is in both. The order does not matter. What is
+    not declared any more is let go."""
+    together: dict[str, Any] = {}
+    for trait in computed:
+        a, b = one.get(trait.name), other.get(trait.name)
+        if a is None or b is None:
+            if (known := b if a is None else a) is not None:
+                together[trait.name] = known
+            continue
+        match trait.kind:
+            case ComputedKind.COUNT:
+                together[trait.name] = a + b
+            case ComputedKind.SUM:
+                together[trait.name] = round(a + b, _MONEY_DECIMALS)
+            case ComputedKind.LAST:
+                together[trait.name] = max(a, b, key=lambda known: (known[0], _encode(known[1])))
+            case ComputedKind.DAYS_SINCE:
+                together[trait.name] = max(a, b)
+            case ComputedKind.STEPS:
+                pass
+            case _:
+                assert_never(trait.kind)
+    return together
+
+
+def count_out(
+    state: dict[str, Any], traits: Iterable[Computed], scope: Scope, at: datetime, workspace: Workspace
+) -> dict[str, Any]:
+    """The state without one of two occurrences of the same event: what `count_in` added is taken off
+    again. What an event cannot change a second time stays."""
+    once, _ = count_in({}, traits, scope, at, workspace)
+    changed = dict(state)
+    for trait in traits:
+        added = once.get(trait.name)
+        if added is None or trait.name not in changed:
+            continue
+        match trait.kind:
+            case ComputedKind.COUNT:
+                changed[trait.name] -= added
+            case ComputedKind.SUM:
+                changed[trait.name] = round(changed[trait.name] - added, _MONEY_DECIMALS)
+            case ComputedKind.LAST | ComputedKind.DAYS_SINCE | ComputedKind.STEPS:
+                pass
+            case _:
+                assert_never(trait.kind)
+    return changed
 
 
 def _rate(event: Mapping[str, Any], workspace: Workspace) -> float | None:

@@ -15,13 +15,11 @@ import msgspec
 
 from engine.domain.offers.rules import Namespace
 from engine.domain.people.events import Event, Kind
-from engine.domain.people.memory import united_past, united_waiting
 from engine.domain.people.profiles import (
     DEVICE_NAMESPACE,
     Address,
     Identity,
     IdentityKey,
-    Membership,
     Profile,
 )
 
@@ -35,14 +33,15 @@ EARLIER_OWNERS = 8
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """What an event does to the graph.
 
-    `owner` is the profile that the event belongs to, None for a new one made by `keys[0]`. `used` are
-    known to it already; `links` are added to it; `moves` are taken from the profile named beside;
-    `retired` are dropped. `foreign_device`: the event's device has been another person's since, so
-    that what it says of the device is not this one's.
+    `owner` is the profile that the event belongs to, None for a new one made by `keys[0]`; `merges` are
+    those that become one with it. `used` are known to one of them already; `links` are added; `moves`
+    are taken from the profile named beside; `retired` are dropped. `foreign_device`: the event's device
+    has been another person's since, so that what it says of the device is not this one's.
     """
 
     keys: tuple[IdentityKey, ...]
     owner: str | None
+    merges: tuple[str, ...] = ()
     used: tuple[IdentityKey, ...] = ()
     links: tuple[IdentityKey, ...] = ()
     moves: tuple[tuple[IdentityKey, str], ...] = ()
@@ -53,7 +52,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def touches_others(self) -> bool:
         """Whether a second profile's document changes too."""
-        return bool(self.moves)
+        return bool(self.moves or self.merges)
 
     def __repr__(self) -> str:
         return f"Plan(owner={self.owner}, {len(self.links)} links, {len(self.moves)} moves)"
@@ -111,10 +110,10 @@ def plan(
 ) -> Plan:
     """What `event` does to the graph.
 
-    `owner_of` gives the profile whose document lists a key. The strongest key with an owner
-    decides, unless that profile is somebody else: has another value of a namespace of which a
-    person has at most one, stronger than the key. Weaker identities that belong to another profile
-    move to this one.
+    `owner_of` gives the profile whose document lists a key. The strongest key with an owner decides,
+    unless that profile is somebody else: has another value of a namespace of which a person has at most
+    one, stronger than the key. The owners of the other keys become one with it, unless one of them is
+    somebody else: then the weaker identity moves to this person, if they used it last.
     """
     if event.previous_id is None:
         owner = owner_of(keys[0])
@@ -126,27 +125,28 @@ def plan(
         keys = (previous, *keys) if previous[0] == "user_id" else (*keys, previous)
     ones = {n.name: n for n in namespaces if n.one}
 
-    owner = None
+    first: Profile | None = None
     for position, key in enumerate(keys):
         candidate = owner_of(key)
         if candidate is not None and not _is_somebody_else(candidate, keys[:position], ones):
-            owner = candidate
+            first = candidate
             break
+    people = _joined(first, keys, ones, owner_of) if first is not None else []
+    full = len(people) == 1 and is_full(people[0])
 
     used: list[IdentityKey] = []
     links: list[IdentityKey] = []
     moves: list[tuple[IdentityKey, str]] = []
     retired: list[IdentityKey] = []
-    full = owner is not None and len(owner.identities) > QUARANTINE
     for key in keys:
-        if owner is not None and owner.lists(key):
+        if any(person.lists(key) for person in people):
             used.append(key)
             continue
         if full:
             notes.append("quarantined: not linked")
             continue
-        if owner is not None and key[0] in ones:
-            held = [i for i in owner.identities if i.namespace == key[0]]
+        if people and key[0] in ones:
+            held = [i for person in people for i in person.identities if i.namespace == key[0]]
             if held and ones[key[0]].on_change != "replace":
                 notes.append(f"{key[0]}: the profile has another one, not linked")
                 continue
@@ -157,13 +157,16 @@ def plan(
         other = owner_of(key)
         if other is None:
             links.append(key)
-        elif _newest_use(other, key) > event.known_at:
+            continue
+        if event.kind in (Kind.ALIAS, Kind.MERGE):
+            notes.append(f"merge_refused: {key[0]}: two people")
+        if _newest_use(other, key) > event.known_at:
             notes.append(f"{key[0]}: another profile has used it since, not moved")
         else:
             moves.append((key, other.id))
-    device_key = (DEVICE_NAMESPACE, event.device.id) if event.device is not None else None
     foreign_device = False
-    if device_key is not None and (owner is None or not owner.lists(device_key)):
+    device_key = (DEVICE_NAMESPACE, event.device.id) if event.device is not None else None
+    if device_key is not None and not any(person.lists(device_key) for person in people):
         other = owner_of(device_key)
         if other is None:
             links.append(device_key)
@@ -173,7 +176,8 @@ def plan(
             moves.append((device_key, other.id))
     return Plan(
         keys=keys,
-        owner=owner.id if owner is not None else None,
+        owner=people[0].id if people else None,
+        merges=tuple([person.id for person in people[1:]]),
         used=tuple(used),
         links=tuple(links),
         moves=tuple(moves),
@@ -188,6 +192,44 @@ def _knows(profile: Profile, keys: tuple[IdentityKey, ...], event: Event) -> boo
     if event.device is not None and event.device.id not in profile.devices:
         return False
     return all(profile.lists(key) for key in keys)
+
+
+def is_full(profile: Profile) -> bool:
+    """Whether it has more identities than one person can have."""
+    return len(profile.identities) > QUARANTINE
+
+
+def _joined(
+    first: Profile,
+    keys: Sequence[IdentityKey],
+    ones: Mapping[str, Namespace],
+    owner_of: Callable[[IdentityKey], Profile | None],
+) -> list[Profile]:
+    """The profiles that `keys` show to be one person with `first`, the one that stays in front."""
+    if is_full(first):
+        return [first]
+    people = [first]
+    held: dict[str, str] = {}
+    for namespace, value in (*keys, *(i.key for i in first.identities)):
+        if namespace in ones and ones[namespace].on_change == "move":
+            held[namespace] = value
+    for key in keys:
+        other = owner_of(key)
+        if other is None or other.id in [person.id for person in people] or is_full(other):
+            continue
+        own = {i.namespace: i.value for i in other.identities if i.namespace in ones}
+        own = {name: value for name, value in own.items() if ones[name].on_change == "move"}
+        if all(held.get(name, value) == value for name, value in own.items()):
+            held.update(own)
+            people.append(other)
+    return sorted(people, key=lambda person: _seniority(person, ones)) if len(people) > 1 else people
+
+
+def _seniority(profile: Profile, ones: Mapping[str, Namespace]) -> tuple[tuple[bool, ...], datetime, str]:
+    """Which of several profiles stays when they become one: the one with the strongest of the
+    identities of which there is one, then the oldest. So a known person keeps their profile's id."""
+    has = {i.namespace for i in profile.identities}
+    return tuple([name not in has for name in ones]), profile.created_at, profile.id
 
 
 def _previous_key(
@@ -254,50 +296,16 @@ def gains(
 def earlier_owners(loser: Profile, keys: Sequence[IdentityKey]) -> dict[IdentityKey, tuple[str, ...]]:
     """The profiles that each of `keys` belonged to, the one that loses it now as the newest."""
     before = {i.key: i.earlier for i in loser.identities}
+    now = (*(absorbed.id for absorbed in loser.absorbed), loser.id)
     return {
-        key: (*(owner for owner in before.get(key, ()) if owner != loser.id), loser.id)[-EARLIER_OWNERS:]
+        key: (*(owner for owner in before.get(key, ()) if owner not in now), *now)[-EARLIER_OWNERS:]
         for key in keys
     }
 
 
-def inherits(profile: Profile, ended: Profile, at: datetime) -> Profile:
-    """The owner's document with what must not be lost with a profile that has no identity left: the
-    offers made, which caps count, the newest word on each purpose, and what rules look back at and
-    wait for."""
-    consent = dict(profile.consent)
-    for purpose, statement in ended.consent.items():
-        known = consent.get(purpose)
-        if known is None or known.at < statement.at:
-            consent[purpose] = statement
-    contacts = {c.decision: c for c in (*ended.contacts, *profile.contacts)}
-    return msgspec.structs.replace(
-        profile,
-        consent=consent,
-        contacts=tuple(sorted(contacts.values(), key=lambda c: (c.at, c.decision))),
-        audiences=profile.audiences.unchecked(at),
-        created_at=min(profile.created_at, ended.created_at),
-        cohort=united_cohort(profile, ended),
-        past=united_past(profile.past, ended.past),
-        waiting=united_waiting(profile.waiting, ended.waiting),
-    )
-
-
-def united_cohort(profile: Profile, ended: Profile) -> str:
-    """By what holdouts and experiments know a person whose profiles became one: as the older one, so
-    that most keep what they had, in whatever order several profiles come together."""
-    older = min(profile, ended, key=lambda one: (one.created_at, one.cohort_key))
-    return "" if older.cohort_key == profile.id else older.cohort_key
-
-
-def loses(profile: Profile, keys: Sequence[IdentityKey], to: str) -> Profile:
-    """The document of a profile from which `keys` moved to the profile `to`."""
+def loses(profile: Profile, keys: Sequence[IdentityKey]) -> Profile:
+    """The document of a profile from which `keys` moved to another."""
     gone = set(keys)
     identities = tuple(i for i in profile.identities if i.key not in gone)
     devices = {d: a for d, a in profile.devices.items() if (DEVICE_NAMESPACE, d) not in gone}
-    return msgspec.structs.replace(
-        profile,
-        identities=identities,
-        devices=devices,
-        audiences=profile.audiences if identities else Membership(),
-        succeeded_by=profile.succeeded_by if identities else to,
-    )
+    return msgspec.structs.replace(profile, identities=identities, devices=devices)

@@ -18,6 +18,7 @@ import msgspec
 from engine.domain.places.presence import Presence
 
 FORMAT = 1
+BUCKETS = 256
 DEVICE_NAMESPACE = "$device"
 """In the identity index, the namespace of device ids: addresses, which never join people."""
 PROFILE_NAMESPACE = "$profile"
@@ -139,8 +140,33 @@ Waiting = dict[str, dict[str, tuple[int, bool]]]
 the waiting still goes on."""
 
 
+class Absorbed(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A profile that became one with this one, while its rows stand under its own id yet. `offset` is
+    what their numbers become greater by when they are brought over."""
+
+    id: str
+    offset: int
+
+
+class Ended(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """What stands in the place of a profile that became one with the profile `into`: when, by which
+    message, with which `offset` for the numbers of its events; both documents as they were before,
+    for as long as the merge can be taken back."""
+
+    into: str
+    at: datetime
+    message_id: str
+    offset: int
+    itself: bytes = b""
+    survivor: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"Ended(into={self.into}, …)"
+
+
 class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Everything known of one person. `version` 0 means not stored yet."""
+    """Everything known of one person. `version` 0 means not stored yet. `ended`: it is no person of
+    its own any more."""
 
     id: str
     format: int = FORMAT
@@ -163,7 +189,13 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     cohort: str = ""
     """What holdouts and experiments know the person by, where that is not the id: the id of the oldest
     profile that was merged into this one."""
-    succeeded_by: str | None = None
+    absorbed: tuple[Absorbed, ...] = ()
+    ended: Ended | None = None
+
+    @property
+    def succeeded_by(self) -> str | None:
+        """The profile that stands for this one now."""
+        return self.ended.into if self.ended is not None else None
 
     def __repr__(self) -> str:
         return f"Profile({self.id}, version={self.version}, …)"
