@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from math import cos, pi, radians, sin
 
 import h3.api.basic_int as h3
@@ -10,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.domain.places.cover import cover
+from engine.domain.places.cell_table import CellLookup, table_of
+from engine.domain.places.cover import COARSE, FINE, Cover, Ladder, cover_areas, cover_circles, level_of
 from engine.domain.places.earth import meters_between
 from engine.domain.places.fence_index import Fence, FenceIndex, build
-from engine.domain.places.outline import outline
+from engine.domain.places.outline import area_outline, outline
 from engine.domain.places.shape_check import problems
 from engine.domain.places.shapes import Circle, Polygon, Shape
 
@@ -103,13 +105,101 @@ def test_a_coarse_cell_is_not_larger_than_the_cover_takes_it_for() -> None:
     assert 1.0 < worst < 1.1
 
 
-def test_inner_cells_are_inside_and_covers_stay_small() -> None:
-    for radius in (30.0, 250.0, 1_500.0, 12_000.0, 80_000.0, 500_000.0):
-        ready = outline(Circle(48.2, 16.4, radius))
-        found = cover(ready)
-        assert len(found.inner) + len(found.edge) < 250
-        for cell in found.inner:
-            assert all(ready.contains(*corner) for corner in h3.cell_to_boundary(cell))
+def cover(circle: Circle, ladder: Ladder) -> Cover:
+    sizes = np.array([circle.radius_meters])
+    level = level_of(sizes, ladder)
+    places = np.array([circle.latitude]), np.array([circle.longitude])
+    (found,) = cover_circles(*places, sizes, level, int(level[0]))
+    return found
+
+
+@pytest.mark.parametrize(("ladder", "most"), [(FINE, 250), (COARSE, 25)])
+def test_inner_cells_are_inside_and_covers_stay_small(ladder: Ladder, most: int) -> None:
+    for radius in (30.0, 160.0, 250.0, 1_150.0, 1_500.0, 8_000.0, 12_000.0, 55_000.0, 80_000.0, 390_000.0):
+        circle = Circle(48.2, 16.4, radius)
+        found = cover(circle, ladder)
+        assert len(found.cells) < most
+        for cell in found.cells[found.inner].tolist():
+            assert all(outline(circle).contains(*corner) for corner in h3.cell_to_boundary(cell))
+
+
+def test_an_area_is_covered_as_a_circle_is() -> None:
+    level = int(level_of(np.array([900.0]), FINE)[0])
+    round_one = Polygon(
+        (tuple((52 + 0.008 * sin(a), -8 + 0.013 * cos(a)) for a in np.linspace(0, 6.2831, 200)),)
+    )
+    (found,) = cover_areas({7: area_outline(round_one)}, level, level)
+    assert set(found.numbers.tolist()) == {7}
+    for latitude, longitude in np.random.default_rng(1).uniform((51.98, -8.03), (52.02, -7.97), (3000, 2)):
+        pair = found.cells == h3.latlng_to_cell(latitude, longitude, level)
+        inside = outline(round_one).contains(latitude, longitude)
+        assert not (inside and not pair.any())
+        assert not (found.inner[pair].any() and not inside)
+
+
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(0, 300))))
+def test_a_table_holds_what_was_entered(pairs: list[tuple[int, int]]) -> None:
+    pairs = sorted(set(pairs))
+    cells = np.array([cell for cell, _ in pairs], np.int64)
+    lookup = CellLookup(table_of(cells * 2**50 // 7 + 1, np.array([e for _, e in pairs], np.uint32)))
+    for cell in range(45):
+        held = list(lookup.entries(cell * 2**50 // 7 + 1))
+        assert held == [entry for at, entry in pairs if at == cell]
+
+
+def test_a_table_of_many_cells_in_a_row_is_searched_to_its_end() -> None:
+    """One after the other they fill every slot from their first on, the last ones far behind it."""
+    cells = np.arange(1, 20_001, dtype=np.int64)
+    lookup = CellLookup(table_of(cells, (cells % 1000).astype(np.uint32)))
+    assert all(list(lookup.entries(cell)) == [cell % 1000] for cell in range(1, 20_001, 13))
+    assert all(list(lookup.entries(cell)) == [] for cell in range(20_001, 60_000, 13))
+
+
+def many(count: int) -> list[Fence]:
+    """Circles and stars of every size, all around the earth and thick in one town."""
+    random = np.random.default_rng(count)
+    fences = []
+    for number in range(count):
+        z, lng = random.uniform(-1, 1), random.uniform(-180, 180)
+        lat = float(np.degrees(np.arcsin(z)))
+        if number % 2:
+            lat, lng = shifted(52.66, -8.62, *(random.normal(size=2) * 3_000).tolist())
+        size = float(10 ** random.uniform(1.5, 4 if number % 2 else 5.5))
+        drawn = number % 3 == 0 and abs(lat) < 75 and abs(lng) < 170
+        fences.append(Fence(f"f{number}", star(lat, lng, size, 5) if drawn else Circle(lat, lng, size)))
+    return fences
+
+
+@pytest.mark.parametrize("ladder", [FINE, COARSE])
+def test_many_fences_agree_with_brute_force(ladder: Ladder) -> None:
+    index = pickle.loads(pickle.dumps(build(many(600), ladder)))
+    random = np.random.default_rng(3)
+    found = 0
+    for at in range(1500):
+        point = shifted(52.66, -8.62, *(random.normal(size=2) * 4_000).tolist())
+        if at % 2:
+            point = float(np.degrees(np.arcsin(random.uniform(-1, 1)))), float(random.uniform(-180, 180))
+        expected = brute_force(index, *point)
+        found += len(expected)
+        assert index.containing(*point) == expected
+        assert index.containing(*point) == expected  # and again, from what was kept ready
+    assert found > 1000
+
+
+@pytest.mark.parametrize("meters", [0.0, 40.0, 700.0, 20_000.0, 3_000_000.0])
+def test_near_finds_every_edge_within_reach_nearest_first(meters: float) -> None:
+    index = build(many(900))
+    random = np.random.default_rng(9)
+    for place in [(52.66, -8.62), (89.99, 3.0), (0.0, 180.0), (-45.0, -60.0)]:
+        for _ in range(8):
+            point = shifted(*place, *(random.normal(size=2) * 2_000).tolist())
+            away = {name: ready.distance_meters(*point) for name, ready in index.outlines.items()}
+            found = index.near(*point, meters)
+            assert list(found) == sorted(found)
+            assert [name for _, name in found] == sorted(
+                (name for name in away if away[name] <= meters), key=lambda name: (away[name], name)
+            )
+            assert all(distance == pytest.approx(away[name], abs=1e-6) for distance, name in found)
 
 
 def test_overlapping_fences_come_in_order_of_id_and_an_empty_index_has_none() -> None:

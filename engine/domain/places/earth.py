@@ -61,6 +61,14 @@ def arc_meters(chord_meters: float) -> float:
     return 2 * MEAN_RADIUS_METERS * asin(min(1.0, chord_meters / (2 * MEAN_RADIUS_METERS)))
 
 
+def arcs(chords: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`arc_meters` of many."""
+    found: NDArray[np.float64] = (
+        2 * MEAN_RADIUS_METERS * np.arcsin(np.minimum(1.0, chords / (2 * MEAN_RADIUS_METERS)))
+    )
+    return found
+
+
 def chord_meters(arc: float) -> float:
     """The inverse of `arc_meters`; more than half way round is as far as one can get."""
     return 2 * MEAN_RADIUS_METERS * sin(min(pi / 2, arc / (2 * MEAN_RADIUS_METERS)))

@@ -1,68 +1,146 @@
-"""All geofences, found by position: one H3 cell and a dictionary lookup for each level in use.
+"""All geofences, found by position.
 
-Most fixes are near no fence; they find no entry and are done. In an inner cell no geometry is asked
-either. Only in a cell that a fence's edge passes through the exact test decides.
+For each level in use one H3 cell is looked up. Most fixes are near no fence; they find no entry and
+are done. In an inner cell no geometry is asked either. Only in a cell that a fence's edge passes
+through the exact test decides. What was found in a cell is kept ready in a dictionary, because the
+next fix is most often in the same cell or in one that others were in before.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import h3.api.basic_int as h3
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
-from engine.domain.places.cover import cover
-from engine.domain.places.opening import Opening
-from engine.domain.places.outline import Outline, outline
-from engine.domain.places.shapes import Beacon, Shape
+from engine.domain.places.cell_table import CellLookup, CellTable, table_of
+from engine.domain.places.cover import COARSE, FINE, Ladder, cover_areas, cover_circles, level_of
+from engine.domain.places.earth import arcs, to_vectors
+from engine.domain.places.fences import Fence
+from engine.domain.places.nearby import Group, chords, groups_of, near
+from engine.domain.places.outline import (
+    AreaOutline,
+    CellsOutline,
+    CircleOutline,
+    Outline,
+    area_outline,
+    outline,
+)
+from engine.domain.places.shapes import Beacon, Circle
+
+__all__ = ["Fence", "FenceIndex", "build"]
 
 _RESOLUTION_BITS: Final = 52
 _DIGIT_BITS: Final = 3
 _FINEST_OF_ALL: Final = 15
+_MOST_FINE: Final = 50_000
+"""More fences than this are covered with coarse cells."""
+_MOST_CELLS_KEPT: Final = 100_000
+_MOST_OUTLINES_KEPT: Final = 20_000
+_NEAR_METERS: Final = 5_000_000.0
+"""Up to here a straight way through the earth says how far it is over the surface."""
 
-Entry = tuple[str, Outline | None]
-"""A fence in a cell: its id, and its outline where the edge passes through the cell."""
+Floats = NDArray[np.float64]
+Ready = tuple[
+    tuple[str, ...],
+    tuple[tuple[str, float, float, float, float, float, float], ...],
+    tuple[tuple[str, float, float, float, float, Callable[[float, float], bool]], ...],
+]
+"""What a finest cell holds: ids of fences that it lies in; fences whose edge may pass through it,
+small circles as in `outline.FlatCircle`, and others with their south, west, north, east and test."""
+
+_NOTHING: Final[Ready] = ((), (), ())
 
 
-class Fence(msgspec.Struct, frozen=True):
-    """A place: what rules call it, where it is, and when it is open (None where nobody said)."""
+class Arrays(msgspec.Struct, frozen=True, kw_only=True):
+    """What the index is made of, by the number of a fence: its place in the order of ids. Middle,
+    reach from there to the farthest edge, and radius, that of the circle of the same area, in
+    degrees and metres. An entry of the table is twice the number, and one more in an inner cell."""
 
-    id: str
-    shape: Shape
-    tags: frozenset[str] = frozenset()
-    properties: Mapping[str, Any] = {}
-    opening: Opening | None = None
+    levels: tuple[int, ...]
+    table: CellTable
+    latitudes: Floats
+    longitudes: Floats
+    circles: NDArray[np.bool_]
+    reaches: Floats
+    radii: Floats
+    vectors: Floats
+    groups: tuple[Group, ...]
+
+    def nbytes(self) -> int:
+        """The memory that they take."""
+        single = (self.latitudes, self.longitudes, self.circles, self.reaches, self.radii, self.vectors)
+        grouped = [array for group in self.groups for array in (group.keys, group.numbers)]
+        return self.table.nbytes() + sum(array.nbytes for array in (*single, *grouped))
+
+
+class Outlines(Mapping[str, Outline]):
+    """The outlines of fences by id, each made when it is first asked for."""
+
+    __slots__ = ("_fences", "_kept", "_numbers")
+
+    def __init__(self, fences: Mapping[str, Fence], numbers: Mapping[str, int]) -> None:
+        self._fences = fences
+        self._numbers = numbers
+        self._kept: dict[str, Outline] = {}
+
+    def __getitem__(self, fence_id: str) -> Outline:
+        found = self._kept.get(fence_id)
+        if found is None:
+            shape = self._fences[fence_id].shape
+            if isinstance(shape, Beacon):
+                raise KeyError(fence_id)
+            if len(self._kept) >= _MOST_OUTLINES_KEPT:
+                self._kept.clear()
+            found = self._kept[fence_id] = outline(shape)
+        return found
+
+    def __contains__(self, fence_id: object) -> bool:
+        return fence_id in self._numbers
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._numbers)
+
+    def __len__(self) -> int:
+        return len(self._numbers)
 
 
 class FenceIndex:
-    """Immutable after `build`. Positions are WGS 84 degrees, latitude within ±90, longitude ±180."""
+    """Immutable after `build`. Positions are WGS 84 degrees, latitude within ±90, longitude ±180.
 
-    __slots__ = ("_finest", "_levels", "fences", "outlines")
+    `ids` are those of all fences that have an area, in order; `fences` has them and the others. It is
+    pickled as arrays: build it in one process and use it in another.
+    """
 
-    def __init__(
-        self,
-        fences: Mapping[str, Fence],
-        outlines: Mapping[str, Outline],
-        cells: Mapping[int, Mapping[int, tuple[Entry, ...]]],
-    ) -> None:
+    __slots__ = ("_finest", "_levels", "_lookup", "_numbers", "_ready", "arrays", "fences", "ids", "outlines")
+
+    def __init__(self, fences: Mapping[str, Fence], ids: list[str], arrays: Arrays) -> None:
         self.fences = fences
-        self.outlines = outlines
-        self._finest = max(cells, default=0)
+        self.ids = ids
+        self.arrays = arrays
+        self._numbers = {fence_id: number for number, fence_id in enumerate(ids)}
+        self.outlines = Outlines(fences, self._numbers)
+        self._lookup = CellLookup(arrays.table)
+        self._ready: dict[int, Ready] = {}
+        self._finest = max(arrays.levels, default=-1)
         # How to derive a level's cell from the finest: clear the resolution, then set it and fill
         # the digits below with ones (https://h3geo.org/docs/core-library/h3Indexing).
         self._levels = tuple(
             (
                 ~(0xF << _RESOLUTION_BITS),
                 level << _RESOLUTION_BITS | (1 << _DIGIT_BITS * (_FINEST_OF_ALL - level)) - 1,
-                cells[level],
             )
-            for level in sorted(cells)
+            for level in arrays.levels
         )
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return FenceIndex, (self.fences, self.ids, self.arrays)
+
     def __contains__(self, fence_id: object) -> bool:
-        return fence_id in self.outlines
+        return fence_id in self._numbers
 
     def __len__(self) -> int:
         return len(self.fences)
@@ -72,21 +150,37 @@ class FenceIndex:
         if not self._levels:
             return ()
         finest = h3.latlng_to_cell(latitude, longitude, self._finest)
-        found: list[str] | None = None
-        for clear, fill, cells in self._levels:
-            entries = cells.get(finest & clear | fill)
-            if entries is not None:
-                for fence_id, edge in entries:
-                    if edge is None or edge.contains(latitude, longitude):
-                        if found is None:
-                            found = [fence_id]
-                        else:
-                            found.append(fence_id)
-        if found is None:
-            return ()
-        if len(found) > 1:
-            found.sort()
-        return tuple(found)
+        ready = self._ready.get(finest)
+        if ready is None:
+            ready = self._prepare(finest)
+        found, circles, others = ready
+        for fence_id, at, beside, wide, wider, high, limit in circles:
+            north = latitude - at
+            east = longitude - beside
+            if (wide + wider * north) * east * east + high * north * north <= limit:
+                found += (fence_id,)
+        for fence_id, south, west, north, east, contains in others:
+            if south <= latitude <= north and west <= longitude <= east and contains(latitude, longitude):
+                found += (fence_id,)
+        return found if len(found) < 2 else tuple(sorted(found))
+
+    def near(self, latitude: float, longitude: float, meters: float) -> tuple[tuple[float, str], ...]:
+        """The fences whose edge is at most `meters` from a point, or that it is inside, nearest first:
+        the way to the edge in metres, negative inside, and the id."""
+        arrays = self.arrays
+        numbers = near(arrays.groups, latitude, longitude, meters)
+        away = arcs(chords(arrays.vectors[numbers], latitude, longitude))
+        # The way to the middle is good to 0.3 %, and so is the reach.
+        close = np.flatnonzero(away * 0.997 <= meters + arrays.reaches[numbers] * 1.003)
+        found = []
+        for number, at in zip(numbers[close].tolist(), close.tolist(), strict=True):
+            if arrays.circles[number] and away[at] < _NEAR_METERS:
+                distance = float(away[at] - arrays.radii[number])
+            else:
+                distance = self.distance_meters(self.ids[number], latitude, longitude)
+            if distance <= meters:
+                found.append((distance, self.ids[number]))
+        return tuple(sorted(found))
 
     def distance_meters(self, fence_id: str, latitude: float, longitude: float) -> float:
         """The way from a point to the fence's edge, negative inside. KeyError for an unknown id."""
@@ -94,27 +188,81 @@ class FenceIndex:
 
     def radius_meters(self, fence_id: str) -> float:
         """A circle's radius, or that of the circle of the same area. KeyError for an unknown id."""
-        return self.outlines[fence_id].radius_meters
+        return float(self.arrays.radii[self._numbers[fence_id]])
+
+    def _prepare(self, finest: int) -> Ready:
+        """What the levels hold for a finest cell, put together and kept."""
+        inner: list[str] = []
+        circles = []
+        others = []
+        for clear, fill in self._levels:
+            for entry in self._lookup.entries(finest & clear | fill):
+                fence_id = self.ids[entry >> 1]
+                if entry & 1:
+                    inner.append(fence_id)
+                    continue
+                edge = self.outlines[fence_id]
+                if isinstance(edge, CircleOutline) and edge.flat is not None:
+                    circles.append((fence_id, *edge.flat))
+                else:
+                    others.append((fence_id, *edge.box, edge.contains))
+        ready: Ready = (tuple(sorted(inner)), tuple(circles), tuple(others))
+        if len(self._ready) >= _MOST_CELLS_KEPT:
+            self._ready.clear()
+        if ready == _NOTHING:
+            ready = _NOTHING
+        self._ready[finest] = ready
+        return ready
 
 
-def build(fences: Iterable[Fence]) -> FenceIndex:
+def build(fences: Iterable[Fence], ladder: Ladder | None = None) -> FenceIndex:
     """The index of fences whose shapes have been examined. Of two with one id the later stands."""
-    by_id = {fence.id: fence for fence in fences}
-    outlines: dict[str, Outline] = {}
-    cells: dict[int, dict[int, list[Entry]]] = {}
-    for fence_id, fence in by_id.items():
-        if isinstance(fence.shape, Beacon):
-            continue
-        edge = outlines[fence_id] = outline(fence.shape)
-        covered = cover(edge)
-        level = cells.setdefault(covered.level, defaultdict(list))
-        inside: Entry = (fence_id, None)
-        beside: Entry = (fence_id, edge)
-        for cell in covered.inner:
-            level[cell].append(inside)
-        for cell in covered.edge:
-            level[cell].append(beside)
-    frozen = {
-        level: {cell: tuple(entries) for cell, entries in found.items()} for level, found in cells.items()
+    return index_of({fence.id: fence for fence in fences}, ladder)
+
+
+def index_of(fences: Mapping[str, Fence], ladder: Ladder | None = None) -> FenceIndex:
+    """The index of a mapping of fences, which it keeps. Without a `ladder` it goes by their number."""
+    extended = {
+        fence_id: shape for fence_id, fence in fences.items() if not isinstance(shape := fence.shape, Beacon)
     }
-    return FenceIndex(by_id, outlines, frozen)
+    ids = sorted(extended)
+    circles = np.zeros(len(ids), np.bool_)
+    middles = np.zeros((len(ids), 4))
+    areas: dict[int, AreaOutline | CellsOutline] = {}
+    for number, fence_id in enumerate(ids):
+        shape = extended[fence_id]
+        if isinstance(shape, Circle):
+            circles[number] = True
+            radius = shape.radius_meters
+            middles[number] = shape.latitude, shape.longitude, radius, radius
+        else:
+            area = areas[number] = area_outline(shape)
+            middles[number] = area.latitude, area.longitude, area.reach_meters, area.radius_meters
+    latitudes, longitudes, reaches, radii = (np.ascontiguousarray(column) for column in middles.T)
+    levels = level_of(reaches, ladder or (FINE if len(ids) <= _MOST_FINE else COARSE))
+    finest = int(levels.max(initial=0))
+    round_ones = np.flatnonzero(circles)
+    covers = []
+    for found in cover_circles(
+        latitudes[round_ones], longitudes[round_ones], radii[round_ones], levels[round_ones], finest
+    ):
+        covers.append(msgspec.structs.replace(found, numbers=round_ones[found.numbers]))
+    for level in set(levels[~circles].tolist()):
+        covers += cover_areas(
+            {number: areas[number] for number in areas if levels[number] == level}, level, finest
+        )
+    empty = np.empty(0, np.int64)
+    cells = np.concatenate([empty, *(found.cells for found in covers)])
+    entries = np.concatenate([empty, *(found.numbers * 2 + found.inner for found in covers)])
+    arrays = Arrays(
+        levels=tuple(sorted(set(levels.tolist()))),
+        table=table_of(cells, entries.astype(np.uint32)),
+        latitudes=latitudes,
+        longitudes=longitudes,
+        circles=circles,
+        reaches=reaches,
+        radii=radii,
+        vectors=to_vectors(latitudes, longitudes),
+        groups=groups_of(latitudes, longitudes, reaches),
+    )
+    return FenceIndex(fences, ids, arrays)

@@ -14,16 +14,20 @@ from numpy.typing import NDArray
 
 from engine.domain.places.cell_area import area_of
 from engine.domain.places.earth import (
+    EQUATORIAL_RADIUS_METERS,
+    FLATTENING,
     MEAN_RADIUS_METERS,
     METERS_PER_DEGREE_AT_LEAST,
     METERS_PER_DEGREE_AT_MOST,
     arc_meters,
+    arcs,
     chord_meters,
     meters_between,
     to_degrees,
     to_vector,
     to_vectors,
 )
+from engine.domain.places.inside import Inside
 from engine.domain.places.lines import widened
 from engine.domain.places.planar import on_the_map
 from engine.domain.places.shapes import Area, Cells, Circle, Extended, Line
@@ -38,21 +42,28 @@ _MOST_PIECES = 400_000
 _BLOCK = 64
 _SNAP_DEGREES = 1e-9
 """Neighbouring cells of H3 agree on their common corners to within this."""
+_BEND_DEGREES = 0.001
 _MATRIX = 500_000
+_FLAT_METERS = 5_000.0
+_FLAT_DEGREES = 75.0
+
+
+FlatCircle = tuple[float, float, float, float, float, float]
+"""Middle's latitude and longitude; square metres of a squared degree east there, and how that grows
+with each degree north of it; of a squared degree north; the squared radius."""
 
 
 class CircleOutline:
-    """A circle, compared through the earth: one subtraction per axis."""
+    """A circle, compared through the earth: one subtraction per axis. `flat` is the same for a circle
+    so small that the ground may be taken for flat, None for others."""
 
     __slots__ = (
-        "_east",
         "_limit",
-        "_north",
-        "_south",
-        "_west",
         "_x",
         "_y",
         "_z",
+        "box",
+        "flat",
         "latitude",
         "longitude",
         "radius_meters",
@@ -66,12 +77,18 @@ class CircleOutline:
         self.reach_meters = circle.radius_meters
         self._x, self._y, self._z = to_vector(circle.latitude, circle.longitude)
         self._limit = chord_meters(circle.radius_meters) ** 2
-        self._south, self._west, self._north, self._east = _box(circle)
+        self.box = _box(circle)
+        self.flat = flat_circle(circle)
 
     def contains(self, latitude: float, longitude: float) -> bool:
         """Whether the point is inside; the edge is."""
-        if not (self._south <= latitude <= self._north and self._west <= longitude <= self._east):
+        south, west, north, east = self.box
+        if not (south <= latitude <= north and west <= longitude <= east):
             return False
+        if self.flat is not None:
+            at, beside, wide, wider, high, limit = self.flat
+            up, aside = latitude - at, longitude - beside
+            return (wide + wider * up) * aside * aside + high * up * up <= limit
         x, y, z = to_vector(latitude, longitude)
         x -= self._x
         y -= self._y
@@ -85,7 +102,7 @@ class CircleOutline:
     def distances_meters(self, latitudes: Array, longitudes: Array) -> Array:
         """The same for many points, within 0.3 % up to 10,000 km."""
         away = to_vectors(latitudes, longitudes) - (self._x, self._y, self._z)
-        return _arcs(np.linalg.norm(away, axis=1)) - self.radius_meters
+        return arcs(np.linalg.norm(away, axis=1)) - self.radius_meters
 
 
 class AreaOutline:
@@ -95,14 +112,12 @@ class AreaOutline:
     __slots__ = (
         "_block_middles",
         "_block_reaches",
-        "_east",
         "_geometry",
-        "_north",
-        "_south",
         "_squares",
         "_starts",
         "_steps",
-        "_west",
+        "box",
+        "contains",
         "latitude",
         "longitude",
         "radius_meters",
@@ -111,10 +126,12 @@ class AreaOutline:
 
     def __init__(self, shape: Area, snap_degrees: float | None = None) -> None:
         geometry = on_the_map(shape, snap_degrees)
-        shapely.prepare(geometry)
-        self._geometry = geometry
-        self._west, self._south, self._east, self._north = geometry.bounds
         edges = _edges(geometry)
+        self._geometry = geometry
+        west, south, east, north = geometry.bounds
+        self.box = (south, west, north, east)
+        self.contains = Inside(geometry, edges).contains
+        """Whether a point (latitude, longitude) is inside; the edge is."""
         self.radius_meters = sqrt(_area_square_meters(edges) / pi)
         starts, ends = _pieces(geometry, edges)
         self._starts = starts
@@ -124,13 +141,7 @@ class AreaOutline:
         middle = ends.mean(axis=0) if len(ends) else np.array(to_vector(0.0, 0.0))
         self.latitude, self.longitude = to_degrees((float(middle[0]), float(middle[1]), float(middle[2])))
         away = ends - to_vector(self.latitude, self.longitude)
-        self.reach_meters = float(_arcs(np.linalg.norm(away, axis=1)).max()) if len(ends) else inf
-
-    def contains(self, latitude: float, longitude: float) -> bool:
-        """Whether the point is inside; the edge is."""
-        if not (self._south <= latitude <= self._north and self._west <= longitude <= self._east):
-            return False
-        return bool(shapely.intersects_xy(self._geometry, longitude, latitude))
+        self.reach_meters = float(arcs(np.linalg.norm(away, axis=1)).max()) if len(ends) else inf
 
     def distance_meters(self, latitude: float, longitude: float) -> float:
         """The way to the nearest edge, negative inside, -inf where there is no edge (the whole
@@ -162,7 +173,7 @@ class AreaOutline:
         points = to_vectors(latitudes, longitudes)
         at_once = max(1, _MATRIX // len(self._starts))
         chords = [self._chords(points[k : k + at_once]) for k in range(0, len(points), at_once)]
-        distances = _arcs(np.concatenate(chords))
+        distances = arcs(np.concatenate(chords))
         return np.where(inside, -distances, distances)
 
     def _near(self, point: Array) -> slice | NDArray[np.int64]:
@@ -188,12 +199,24 @@ class AreaOutline:
 class CellsOutline:
     """H3 cells: H3 says what is inside, the way to the edge is measured on their area."""
 
-    __slots__ = ("_area", "_cells", "_levels", "latitude", "longitude", "radius_meters", "reach_meters")
+    __slots__ = (
+        "_area",
+        "_cells",
+        "_levels",
+        "box",
+        "latitude",
+        "longitude",
+        "radius_meters",
+        "reach_meters",
+    )
 
     def __init__(self, shape: Cells) -> None:
         self._cells = frozenset(shape.cells)
         self._levels = sorted({h3.get_resolution(cell) for cell in shape.cells})
         self._area = AreaOutline(area_of(shape), _SNAP_DEGREES)
+        south, west, north, east = self._area.box
+        # Edges that are straight on the earth bend on the map, at most by a piece's sagitta.
+        self.box = (south - _BEND_DEGREES, west - _BEND_DEGREES, north + _BEND_DEGREES, east + _BEND_DEGREES)
         self.latitude, self.longitude = self._area.latitude, self._area.longitude
         self.radius_meters, self.reach_meters = self._area.radius_meters, self._area.reach_meters
 
@@ -216,11 +239,30 @@ Outline = CircleOutline | AreaOutline | CellsOutline
 
 def outline(shape: Extended) -> Outline:
     """The shape made ready. It must be one that `shape_check.examine` has no objection to."""
-    if isinstance(shape, Circle):
-        return CircleOutline(shape)
+    return CircleOutline(shape) if isinstance(shape, Circle) else area_outline(shape)
+
+
+def area_outline(shape: Area | Line | Cells) -> AreaOutline | CellsOutline:
+    """The same for what is no circle."""
     if isinstance(shape, Cells):
         return CellsOutline(shape)
     return AreaOutline(widened(shape) if isinstance(shape, Line) else shape)
+
+
+def flat_circle(circle: Circle) -> FlatCircle | None:
+    """The circle on flat ground, good to a few millionths of the radius; None for one that is large, near
+    a pole, or over the antimeridian."""
+    latitude, longitude, radius = circle.latitude, circle.longitude, circle.radius_meters
+    if radius > _FLAT_METERS or abs(latitude) > _FLAT_DEGREES or abs(longitude) > 179.0:
+        return None
+    # https://en.wikipedia.org/wiki/Earth_radius#Principal_radii_of_curvature
+    phi, degree = radians(latitude), radians(1.0)
+    curve = 1 - FLATTENING * (2 - FLATTENING) * sin(phi) ** 2
+    east = EQUATORIAL_RADIUS_METERS / sqrt(curve) * degree
+    north = EQUATORIAL_RADIUS_METERS * (1 - FLATTENING) ** 2 / curve**1.5 * degree
+    # Degrees east are as wide as half way between: the square falls by sin 2φ a radian, halved.
+    wider = -(east**2) * sin(phi) * cos(phi) * degree
+    return latitude, longitude, (east * cos(phi)) ** 2, wider, north**2, radius * radius
 
 
 def _box(circle: Circle) -> tuple[float, float, float, float]:
@@ -233,11 +275,6 @@ def _box(circle: Circle) -> tuple[float, float, float, float]:
     aside = degrees(asin(min(1.0, sin(radians(up)) / cos(radians(circle.latitude))))) if up < 90 else 180.0
     west, east = circle.longitude - aside, circle.longitude + aside
     return (south, -inf, north, inf) if west < -180.0 or east > 180.0 else (south, west, north, east)
-
-
-def _arcs(chords: Array) -> Array:
-    arcs: Array = 2 * MEAN_RADIUS_METERS * np.arcsin(np.minimum(1.0, chords / (2 * MEAN_RADIUS_METERS)))
-    return arcs
 
 
 def _edges(geometry: shapely.Geometry) -> Array:
