@@ -273,6 +273,17 @@ def test_computed_traits_are_kept_as_they_were_said(built: RuleSet) -> None:
         ("last_store", "last"),
         ("days_since_order", "days_since"),
         ("tier", "steps"),
+        ("average_order", "average"),
+        ("smallest_order", "min"),
+        ("largest_order", "max"),
+        ("first_store", "first"),
+        ("visits_1h", "count"),
+        ("skus", "distinct"),
+        ("usual_hours", "most_often"),
+        ("usual_store", "most_often"),
+        ("orders_a_visit", "ratio"),
+        ("keenness", "steps"),
+        ("activity", "steps"),
     ]
     patterns = {one.name: one.pattern for one in built.workspace.computed if one.pattern is not None}
     assert patterns["big_orders"].condition is not None

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
 
 import msgspec
 
 from engine.app.rehearsal import SECRET, Rehearsal, Told
 from engine.app.ruling import Predictor, Ruling
-from engine.domain.offers.rules import Computed, ComputedKind, RuleSet
-from engine.domain.people import identity
+from engine.domain.offers.rules import RuleSet
+from engine.domain.people import identity, tallies
 from engine.domain.people.events import Event
 from engine.domain.people.profiles import Identity, new_profile
 from engine.formats.gpx import TrackFix
@@ -84,25 +83,15 @@ def _introduce(rehearsal: Rehearsal, introduced: Sequence[Event], scenario: Scen
         ruling, rules=msgspec.structs.replace(ruling.rules, by_trigger={})
     )
     known = {trait.name: trait for trait in ruling.rules.workspace.computed}
+    stated = scenario.profile.computed
     for event in introduced:
         start = event.received_at
         keys = identity.keys_of(event, ruling.rules.workspace.namespaces)
         profile = msgspec.structs.replace(
             new_profile(keys[0], SECRET, start),
             identities=tuple(Identity(space, value, start, event.message_id) for space, value in keys),
-            computed={
-                word: _state(known[word], value, start) for word, value in scenario.profile.computed.items()
-            },
+            computed={word: tallies.stated(known[word], value, start) for word, value in stated.items()},
         )
         rehearsal.enrol(profile)
         rehearsal.tell([event], start)
     rehearsal.ruling = ruling
-
-
-def _state(trait: Computed, value: Any, now: datetime) -> Any:
-    """What the document holds of a computed trait that shows `value` at `now`."""
-    if trait.kind is ComputedKind.LAST:
-        return [now, value]
-    if trait.kind is ComputedKind.DAYS_SINCE:
-        return now - timedelta(days=value)
-    return value

@@ -93,16 +93,18 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
             alarms, notes = alarms + remembered.alarms, notes + remembered.notes
 
     counts = profile.computed
+    timezone, locale = fold.zone_and_locale(profile, event)
     for trigger in triggers:
         counted = rules.computed_by_trigger.get((trigger.kind, trigger.name))
         if counted:
             scope = Scope(event=event_view(event), geofence=fence_view(trigger.fence, trigger.at), now=now)
+            if rules.counts_by_clock:
+                scope.local = caps.local_view(trigger.at.astimezone(caps.zone(timezone, workspace.timezone)))
             counts, left_out = computed.count_in(counts, counted, scope, trigger.at, workspace)
             notes += left_out
 
     traits, left_out = fold.with_traits(profile.traits, event)
     notes += left_out
-    timezone, locale = fold.zone_and_locale(profile, event)
     after = msgspec.structs.replace(
         profile,
         seq=profile.seq + 1,

@@ -17,8 +17,8 @@ import msgspec
 from engine.domain.offers.decisions import Outcome, Reason
 from engine.domain.offers.rules import ComputedKind, RuleSet
 from engine.domain.offers.scope import UNKNOWN
-from engine.domain.people import computed
 from engine.domain.people.events import Kind
+from engine.domain.people.traits import typed
 from engine.formats.located_yaml import AnyNode, Entry, ListNode, MapNode, Scalar, read
 from engine.formats.problems import Problem, did_you_mean
 from engine.formats.workspace_places import plain
@@ -39,6 +39,7 @@ _SECTION: Final = re.compile(rb"""^["']?tests["']?\s*:""", re.MULTILINE)
 _PART = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _EXPECT = ("outcome", "rule", "offer", "reason", "geofence", "trigger", "channel", "placement", "message")
+_OF_ANY_TYPE = (ComputedKind.FIRST, ComputedKind.LAST, ComputedKind.DISTINCT, ComputedKind.MOST_OFTEN)
 _PERSON = ("user_id", "anonymous_id", "traits", "computed", "consent", "device", "locale", "timezone")
 _DEVICE = ("id", "type", "token", "permissions")
 _SCENARIO = (
@@ -265,7 +266,7 @@ def _traits(node: AnyNode, problems: Problems, rules: RuleSet) -> dict[str, Any]
             if word in counted:
                 hint = f"it is computed: write it under computed: {{{word}: …}}"
             problems.append(entry.key.problem(f'there is no trait "{word}"', hint))
-        elif declared is not None and value is not None and computed.typed(value, declared) is UNKNOWN:
+        elif declared is not None and value is not None and typed(value, declared) is UNKNOWN:
             problems.append(entry.node.problem(f"expected a {declared.type}, found {shown(entry.node)}"))
     return traits
 
@@ -283,7 +284,11 @@ def _computed(node: AnyNode, problems: Problems, rules: RuleSet) -> dict[str, An
         elif trait.kind is ComputedKind.STEPS:
             hint = f"set {trait.of}, which it climbs with"
             problems.append(entry.key.problem(f'"{word}" follows from "{trait.of}"', hint))
-        elif trait.kind is ComputedKind.LAST:
+        elif trait.kind is ComputedKind.RATIO:
+            problems.append(entry.key.problem(f'"{word}" is set by "{trait.of}" and "{trait.over}"'))
+        elif trait.kind is ComputedKind.DISTINCT and not isinstance(entry.node, ListNode):
+            problems.append(entry.node.problem(f"expected a list such as [a, b], found {shown(entry.node)}"))
+        elif trait.kind in _OF_ANY_TYPE:
             values[word] = plain(entry.node)
         else:
             value = number(entry.node, problems, word)

@@ -25,6 +25,7 @@ from engine.domain.places.interest import Interest, interest
 from engine.formats.located_yaml import LARGEST_FILE_BYTES, MapNode, Scalar, read
 from engine.formats.problems import Problem, in_order
 from engine.formats.workspace_audiences import audiences, read_all
+from engine.formats.workspace_computed import reads_clock
 from engine.formats.workspace_labels import check_offer, check_rule, uses
 from engine.formats.workspace_models import MODELS_PREFIX, model, name_of
 from engine.formats.workspace_names import Declared, fence_names, message_members, profile_types
@@ -179,6 +180,7 @@ def load(rules: Mapping[str, bytes], models: Mapping[str, bytes] | None = None) 
         watched_by_trigger=remembered,
         watched=frozenset(one.key for several in remembered.values() for one in several),
         computed_by_trigger=_by_trigger(workspace.computed, lambda found: found.pattern),
+        counts_by_clock=any(map(reads_clock, workspace.computed)),
         audiences=peopled,
         audience_stamp=b"".join(sorted(audience.digest for audience in peopled)),
         audiences_read_all=read_all(peopled, workspace),

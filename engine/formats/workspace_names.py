@@ -91,10 +91,17 @@ def profile_types(
 
 
 def computed_type(trait: Computed) -> Type:
-    if trait.kind is ComputedKind.STEPS:
-        return Type.STRING
-    if trait.kind is ComputedKind.LAST:
-        return trait.value.type if trait.value is not None else Type.ANY
+    """What a computed trait reads as."""
+    value = trait.value.type if trait.value is not None else Type.ANY
+    match trait.kind:
+        case ComputedKind.STEPS:
+            return Type.STRING
+        case ComputedKind.FIRST | ComputedKind.LAST:
+            return value
+        case ComputedKind.DISTINCT:
+            return Type.LIST
+        case ComputedKind.MOST_OFTEN:
+            return Type.LIST if trait.top is not None else Type.ANY if value is Type.LIST else value
     return Type.NUMBER
 
 
@@ -104,6 +111,11 @@ def event_names(fences: Names | None) -> Names:
     `fences` are the names below `geofence`, None where the trigger is no geofence's.
     """
     return {"event": EVENT} if fences is None else {"event": EVENT, "geofence": fences}
+
+
+def counted_names(fences: Names | None) -> Names:
+    """What is counted may read the person's clock as well, at the event's time."""
+    return {**event_names(fences), "local": LOCAL}
 
 
 def person_names(declared: Declared) -> Names:

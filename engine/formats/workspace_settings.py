@@ -11,6 +11,7 @@ import msgspec
 from engine.domain.offers.rules import (
     Cap,
     Channel,
+    Computed,
     LocationPrecision,
     Namespace,
     Purpose,
@@ -31,6 +32,7 @@ from engine.formats.workspace_values import (
     currency,
     duration,
     fields,
+    not_yet,
     number,
     share,
     shown,
@@ -56,9 +58,10 @@ FIELDS: Final = frozenset(
         "events",
         "traits",
         "computed",
+        "accounts",
     )
 )
-LATER_FIELDS: Final = frozenset(("accounts",))
+LATER_FIELDS: Final[frozenset[str]] = frozenset()
 
 DEFAULT_RETENTION: Final[Mapping[str, timedelta]] = {
     "events": 13 * MONTH,
@@ -103,14 +106,19 @@ def settings(entries: Mapping[str, Entry], problems: Problems) -> Workspace:
 def with_computed(
     workspace: Workspace, entries: Mapping[str, Entry], problems: Problems, declared: Declared
 ) -> Workspace:
-    """The workspace with its computed traits."""
-    entry = entries.get("computed")
-    if entry is None:
-        return workspace
+    """The workspace with its computed traits, of people and of accounts."""
     own = entries.get("traits")
     taken = own.node.entries if own is not None and isinstance(own.node, MapNode) else workspace.traits
-    found = computed(entry.node, problems, declared, frozenset(taken))
-    return msgspec.structs.replace(workspace, computed=found)
+    people: tuple[Computed, ...] = ()
+    accounts: tuple[Computed, ...] = ()
+    if (entry := entries.get("computed")) is not None:
+        people = computed(entry.node, problems, declared, frozenset(taken))
+    if (entry := entries.get("accounts")) is not None:
+        problems.append(not_yet(entry.key))
+        found = fields(entry.node, problems, ("computed",), expected="fields such as {computed: {…}}") or {}
+        if "computed" in found:
+            accounts = computed(found["computed"], problems, declared, frozenset())
+    return msgspec.structs.replace(workspace, computed=people, account_computed=accounts)
 
 
 def caps(

@@ -170,20 +170,33 @@ class Watched(msgspec.Struct, frozen=True, kw_only=True):
 class ComputedKind(StrEnum):
     COUNT = "count"
     SUM = "sum"
+    AVERAGE = "average"
+    MIN = "min"
+    MAX = "max"
+    FIRST = "first"
     LAST = "last"
+    DISTINCT = "distinct"
+    MOST_OFTEN = "most_often"
     DAYS_SINCE = "days_since"
     STEPS = "steps"
+    RATIO = "ratio"
 
 
 class Computed(msgspec.Struct, frozen=True, kw_only=True):
-    """A computed trait. `value` is what is summed or kept last. `steps` climb with the trait `of`,
-    lowest threshold first. `money` sums are in the workspace's currency."""
+    """A computed trait. `value` is what is summed, kept or counted; `within` how far back it looks,
+    None for ever. `steps` climb with the trait `of`, lowest threshold first; a ratio is `of` over
+    `over`. `most_often` values were seen `at_least` times; with `top` it is a list of so many. Money
+    is in the workspace's currency."""
 
     name: str
     kind: ComputedKind
     pattern: Pattern | None = None
     value: Expression | None = None
+    within: timedelta | None = None
+    at_least: int = 1
+    top: int | None = None
     of: str = ""
+    over: str = ""
     steps: tuple[tuple[float, str], ...] = ()
 
 
@@ -292,6 +305,8 @@ class Workspace(msgspec.Struct, frozen=True, kw_only=True):
     server_only: frozenset[str] = frozenset()
     traits: Mapping[str, TraitDeclaration] = {}
     computed: tuple[Computed, ...] = ()
+    account_computed: tuple[Computed, ...] = ()
+    """Of accounts, over what all their members do."""
     retention: Mapping[str, timedelta] = {}
 
 
@@ -313,6 +328,8 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
     models: Mapping[str, ModelCard]
     by_trigger: Mapping[tuple[TriggerKind, str], tuple[Rule, ...]]
     computed_by_trigger: Mapping[tuple[TriggerKind, str], tuple[Computed, ...]]
+    counts_by_clock: bool = False
+    """Whether a computed trait reads `local`."""
     audiences: tuple[Audience, ...] = ()
     """Each after those that it rests on."""
     audience_stamp: bytes = b""

@@ -1,64 +1,127 @@
 """Computed traits: what is counted with every event, and how it reads at a given moment.
 
-State is kept in the profile by trait name: a number for `count` and `sum`, `[at, value]` for
-`last`, the time for `days_since`; `steps` keep nothing, they read another trait.
+State is kept in the profile by trait name, as `tallies` describes it: the time for `days_since`,
+else a cell, or a window of cells where the trait looks back only so far. `last` keeps `[at, value]`
+also with a window. `steps` and `ratio` keep nothing, they read other traits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
-from typing import Any, assert_never
+from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 
 from engine.domain.offers.expressions import Type
-from engine.domain.offers.rules import Computed, ComputedKind, TraitDeclaration, Workspace
+from engine.domain.offers.rules import Computed, ComputedKind, Workspace
 from engine.domain.offers.scope import UNKNOWN, Scope, is_number
+from engine.domain.people import tallies
 from engine.domain.people.profiles import Profile
+from engine.domain.people.traits import typed
 
+MOST_VALUE_BYTES = 4096
+"""Of what `first` and `last` keep, encoded: the document is written with every event."""
 _SECONDS_PER_DAY = 86400.0
-_MONEY_DECIMALS = 6
-"""Sums are rounded to this after every addition: the double nearest to the exact decimal sum, so
-that a million cents are ten thousand euros to the cent."""
+_DERIVED = (ComputedKind.RATIO, ComputedKind.STEPS)
+_NUMERIC = (ComputedKind.SUM, ComputedKind.AVERAGE, ComputedKind.MIN, ComputedKind.MAX)
+_KEPT = (ComputedKind.FIRST, ComputedKind.LAST)
+_LISTED = (ComputedKind.DISTINCT, ComputedKind.MOST_OFTEN)
 _encode = msgspec.msgpack.Encoder().encode
 
 
 def count_in(
     state: dict[str, Any], traits: Iterable[Computed], scope: Scope, at: datetime, workspace: Workspace
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The state after one occurrence of what `traits` count, and notes on what was left out."""
+    """The state after one occurrence of what `traits` count, and notes on what was left out.
+    `scope.now` is when it is counted."""
     changed = dict(state)
     notes: list[str] = []
     for trait in traits:
         condition = trait.pattern.condition if trait.pattern else None
         if condition is not None and condition.evaluate(scope) is not True:
             continue
-        if trait.kind is ComputedKind.COUNT:
-            changed[trait.name] = changed.get(trait.name, 0) + 1
-        elif trait.kind is ComputedKind.DAYS_SINCE:
-            known = changed.get(trait.name)
-            changed[trait.name] = at if known is None or at > known else known
-        elif trait.kind is ComputedKind.LAST:
-            value = trait.value.evaluate(scope) if trait.value else UNKNOWN
-            known = changed.get(trait.name)
-            if value is not UNKNOWN and value is not None and (known is None or at >= known[0]):
-                changed[trait.name] = [at, value]
-        elif trait.kind is ComputedKind.SUM:
-            value = trait.value.evaluate(scope) if trait.value else UNKNOWN
-            if not is_number(value):
-                notes.append(f"{trait.name}: not a number")
-                continue
-            rate = _rate(scope.event, workspace)
-            if rate is None:
-                notes.append(f"{trait.name}: currency without a rate")
-                continue
-            total = round(changed.get(trait.name, 0) + value * rate, _MONEY_DECIMALS)
-            if is_number(total):
-                changed[trait.name] = total
+        cell, note = _cell(trait, scope, at, workspace)
+        if cell is not None:
+            name = trait.name
+            known = changed.get(name)
+            if _is_window(trait):
+                window, fits = tallies.put(trait, known, cell, at, scope.now)
+                if window is not None:
+                    changed[name] = window
+                note = note if fits else "too many different values: the oldest are let go"
+            elif known is None:
+                changed[name] = cell
             else:
-                notes.append(f"{trait.name}: beyond all numbers")
+                together = tallies.unite(trait.kind, known, cell)
+                if trait.kind in _LISTED and len(together) > tallies.MOST_VALUES:
+                    together = _bounded(trait.kind, known, together)
+                    note = "too many different values: new ones are left out"
+                if trait.kind in _NUMERIC and not _is_finite(together):
+                    note = "beyond all numbers"
+                else:
+                    changed[name] = together
+        if note is not None:
+            notes.append(f"{trait.name}: {note}")
     return changed, tuple(notes)
+
+
+def _is_window(trait: Computed) -> bool:
+    return trait.within is not None and trait.kind is not ComputedKind.LAST
+
+
+def _is_finite(cell: Any) -> bool:
+    return is_number(cell[0] if isinstance(cell, list) else cell)
+
+
+def _bounded(kind: ComputedKind, known: Any, together: Any) -> Any:
+    """As many new values as there is room for."""
+    new = sorted((key for key in together if key not in known), key=tallies.order)
+    left_out = set(new[len(new) - (len(together) - tallies.MOST_VALUES) :])
+    if kind is ComputedKind.DISTINCT:
+        return [key for key in together if key not in left_out]
+    return {key: number for key, number in together.items() if key not in left_out}
+
+
+def _cell(trait: Computed, scope: Scope, at: datetime, workspace: Workspace) -> tuple[Any, str | None]:
+    """What one occurrence comes to, None where it says nothing; and a note on what was left out."""
+    kind = trait.kind
+    if kind is ComputedKind.COUNT:
+        return 1, None
+    if kind is ComputedKind.DAYS_SINCE:
+        return at, None
+    value = trait.value.evaluate(scope) if trait.value else UNKNOWN
+    if kind in _NUMERIC:
+        if not is_number(value):
+            return None, "not a number"
+        rate = _rate(scope.event, workspace)
+        if rate is None:
+            return None, "currency without a rate"
+        amount = round(value * rate, tallies.MONEY_DECIMALS)
+        if not is_number(amount):
+            return None, "beyond all numbers"
+        return ([amount, 1] if kind is ComputedKind.AVERAGE else amount), None
+    if value is UNKNOWN or value is None:
+        return None, None
+    if kind in _KEPT:
+        if not _is_small(value):
+            return None, "a value too large: not kept"
+        return [at, value], None
+    values = value if isinstance(value, list | tuple | frozenset | set) else (value,)
+    keys = [key for each in values if each is not None and (key := tallies.key_of(each)) is not None]
+    note = None if len(keys) == sum(each is not None for each in values) else "a value that cannot be counted"
+    if not keys:
+        return None, note
+    if kind is ComputedKind.DISTINCT:
+        return sorted(set(keys), key=tallies.order), note
+    return {key: keys.count(key) for key in keys[: tallies.MOST_VALUES]}, note
+
+
+def _is_small(value: Any) -> bool:
+    try:
+        return len(_encode(value)) <= MOST_VALUE_BYTES
+    except (OverflowError, RecursionError, TypeError, ValueError):  # a number beyond 64 bits
+        return False
 
 
 def merged(one: Mapping[str, Any], other: Mapping[str, Any], computed: Iterable[Computed]) -> dict[str, Any]:
@@ -70,20 +133,10 @@ def merged(one: Mapping[str, Any], other: Mapping[str, Any], computed: Iterable[
         if a is None or b is None:
             if (known := b if a is None else a) is not None:
                 together[trait.name] = known
-            continue
-        match trait.kind:
-            case ComputedKind.COUNT:
-                together[trait.name] = a + b
-            case ComputedKind.SUM:
-                together[trait.name] = round(a + b, _MONEY_DECIMALS)
-            case ComputedKind.LAST:
-                together[trait.name] = max(a, b, key=lambda known: (known[0], _encode(known[1])))
-            case ComputedKind.DAYS_SINCE:
-                together[trait.name] = max(a, b)
-            case ComputedKind.STEPS:
-                pass
-            case _:
-                assert_never(trait.kind)
+        elif _is_window(trait):
+            together[trait.name] = tallies.united(trait, a, b)
+        else:
+            together[trait.name] = tallies.unite(trait.kind, a, b)
     return together
 
 
@@ -95,18 +148,15 @@ def count_out(
     once, _ = count_in({}, traits, scope, at, workspace)
     changed = dict(state)
     for trait in traits:
-        added = once.get(trait.name)
-        if added is None or trait.name not in changed:
+        added, known = once.get(trait.name), changed.get(trait.name)
+        if added is None or known is None:
             continue
-        match trait.kind:
-            case ComputedKind.COUNT:
-                changed[trait.name] -= added
-            case ComputedKind.SUM:
-                changed[trait.name] = round(changed[trait.name] - added, _MONEY_DECIMALS)
-            case ComputedKind.LAST | ComputedKind.DAYS_SINCE | ComputedKind.STEPS:
-                pass
-            case _:
-                assert_never(trait.kind)
+        if _is_window(trait):
+            changed[trait.name] = tallies.taken_out(trait, known, added)
+        else:
+            changed[trait.name] = tallies.take_out(trait.kind, known, added)
+        if changed[trait.name] is None:
+            del changed[trait.name]
     return changed
 
 
@@ -121,30 +171,83 @@ def _rate(event: Mapping[str, Any], workspace: Workspace) -> float | None:
 def read(state: Mapping[str, Any], computed: Iterable[Computed], now: datetime) -> dict[str, Any]:
     """Every computed trait's value at `now`; those that are unknown are left out."""
     values: dict[str, Any] = {}
+    derived: list[Computed] = []
+    seconds = now.timestamp()
     for trait in computed:
-        known = state.get(trait.name)
-        if trait.kind is ComputedKind.COUNT or trait.kind is ComputedKind.SUM:
-            values[trait.name] = 0 if known is None else known
-        elif trait.kind is ComputedKind.STEPS or known is None:
+        kind = trait.kind
+        if kind is ComputedKind.STEPS or kind is ComputedKind.RATIO:
+            derived.append(trait)
             continue
-        elif trait.kind is ComputedKind.LAST:
-            values[trait.name] = known[1]
-            if trait.value is not None and trait.value.type is Type.DURATION and isinstance(known[1], str):
-                values[trait.name] = msgspec.convert(known[1], timedelta)  # documents hold it as text
-        else:
-            values[trait.name] = max(0.0, (now - known).total_seconds() / _SECONDS_PER_DAY)
-    for trait in computed:
+        known = state.get(trait.name)
+        if known is not None and trait.within is not None:
+            if kind is not ComputedKind.LAST:
+                known = tallies.live(trait, known, seconds)
+            elif not tallies.is_live(trait.within, known[0], seconds):
+                known = None
+        if kind is ComputedKind.COUNT or kind is ComputedKind.SUM:
+            values[trait.name] = 0 if known is None else known
+        elif known is not None:
+            value = _value(trait, known, now)
+            if value is not UNKNOWN:
+                values[trait.name] = value
+    for trait in derived:
+        if trait.kind is ComputedKind.RATIO:
+            above, below = values.get(trait.of), values.get(trait.over)
+            if above is not None and below:
+                values[trait.name] = above / below
+    for trait in derived:
         if trait.kind is ComputedKind.STEPS:
             values[trait.name] = _step(values.get(trait.of), trait.steps)
     return values
 
 
+def _value(trait: Computed, known: Any, now: datetime) -> Any:
+    match trait.kind:
+        case ComputedKind.DAYS_SINCE:
+            return max(0.0, (now - known).total_seconds() / _SECONDS_PER_DAY)
+        case ComputedKind.AVERAGE:
+            return known[0] / known[1]
+        case ComputedKind.FIRST | ComputedKind.LAST:
+            if trait.value is not None and trait.value.type is Type.DURATION and isinstance(known[1], str):
+                return msgspec.convert(known[1], timedelta)  # documents hold it as text
+            return known[1]
+        case ComputedKind.DISTINCT:
+            return [tallies.value_of(key) for key in known]
+        case ComputedKind.MOST_OFTEN:
+            ranked = known if trait.within is not None else tallies.most_often(trait, known)
+            if not ranked:
+                return UNKNOWN
+            found = [tallies.value_of(key) for key in ranked]
+            return found[0] if trait.top is None else found
+    return known
+
+
 def next_change(trait: Computed, state: Mapping[str, Any], now: datetime) -> datetime | None:
     """When the trait's value changes next if nothing happens, other than by growing steadily."""
     known = state.get(trait.name)
-    if trait.kind is ComputedKind.DAYS_SINCE and known is not None and known > now:
-        return known  # type: ignore[no-any-return]  # a device's clock ran ahead: it stands at 0 till then
+    if trait.kind is ComputedKind.STEPS:
+        since = state.get(trait.of)
+        return _next_step(since, trait.steps, now) if isinstance(since, datetime) else None
+    if known is None:
+        return None
+    if trait.kind is ComputedKind.DAYS_SINCE:
+        return known if known > now else None  # a device's clock ran ahead: it stands at 0 till then
+    return tallies.next_slide(trait, known, now) if trait.within is not None else None
+
+
+def _next_step(since: datetime, steps: tuple[tuple[float, str], ...], now: datetime) -> datetime | None:
+    """When the days since then reach the next threshold."""
+    for threshold, _ in steps:
+        reached = since + timedelta(days=min(max(threshold, 0.0), _LONGEST_STEP))
+        while (reached - since).total_seconds() / _SECONDS_PER_DAY < min(threshold, _LONGEST_STEP):
+            reached += timedelta(microseconds=1)
+        if reached > now:
+            return reached
     return None
+
+
+_LONGEST_STEP = 100_000.0
+"""Days."""
 
 
 def _step(value: Any, steps: tuple[tuple[float, str], ...]) -> str:
@@ -154,35 +257,6 @@ def _step(value: Any, steps: tuple[tuple[float, str], ...]) -> str:
             if value >= threshold:
                 reached = label
     return reached
-
-
-def typed(value: Any, declaration: TraitDeclaration) -> Any:
-    """A stated value as its declared type, or UNKNOWN where it is of another."""
-    match declaration.type:
-        case "string":
-            return value if isinstance(value, str) else UNKNOWN
-        case "boolean":
-            return value if isinstance(value, bool) else UNKNOWN
-        case "number":
-            return value if isinstance(value, int | float) and not isinstance(value, bool) else UNKNOWN
-        case "list":
-            return value if isinstance(value, list) else UNKNOWN
-        case "timestamp":
-            return _timestamp(value)
-
-
-def _timestamp(value: Any) -> Any:
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError:
-            return UNKNOWN
-    if not isinstance(value, datetime):
-        return UNKNOWN
-    try:
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
-    except OverflowError:  # at the edge of the calendar
-        return UNKNOWN
 
 
 def profile_view(profile: Profile, workspace: Workspace, now: datetime) -> dict[str, Any]:
