@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from engine.app.rulesets import Checked, check
 from engine.domain.offers.rules import ComputedKind, LocationPrecision, Namespace, RuleSet, TriggerKind
 from engine.domain.places.shapes import Beacon, Cells, Line, Polygon
+from engine.formats.identity_values import email
 from engine.formats.located_scalar import place_in
 from engine.formats.located_yaml import ListNode, Scalar, read
 from engine.formats.problems import Problem, render, render_all
@@ -245,7 +246,7 @@ def test_settings_are_kept_as_they_were_said(built: RuleSet) -> None:
             on_change="replace",
             sources=(("traits", "loyalty_card"), ("context", "externalId")),
         ),
-        Namespace(name="email", sources=(("traits", "email"),)),
+        Namespace(name="email", sources=(("traits", "email"),), normal=email),
         Namespace(name="anonymous_id"),
     )
     assert said.server_only == {"Order Completed"}

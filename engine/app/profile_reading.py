@@ -13,7 +13,7 @@ from engine.domain.offers import caps
 from engine.domain.offers.decisions import bucket_of_decision
 from engine.domain.offers.propensity import features
 from engine.domain.offers.scope import Scope
-from engine.domain.people import computed
+from engine.domain.people import computed, identity
 from engine.domain.people.profiles import BUCKETS, DEVICE_NAMESPACE, Profile
 from engine.domain.places.presence import is_known
 
@@ -52,7 +52,7 @@ async def find(engine: Engine, namespace: str, value: str) -> Profile | None:
     """The stored profile of an identity, read from the database."""
     if namespace == DEVICE_NAMESPACE or "\0" in namespace + value:
         return None
-    key = (namespace, value)
+    key = identity.normal((namespace, value), engine.ruling.rules.workspace.namespaces)
     async with engine.store.session() as session:
         owners = await session.owners([key])
         if key not in owners:

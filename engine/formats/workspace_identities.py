@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final, Literal, cast
 
 from engine.domain.offers.rules import Namespace, TraitDeclaration, TraitType
+from engine.formats.identity_values import normal_form
 from engine.formats.located_yaml import AnyNode, ListNode, MapNode, Scalar
 from engine.formats.workspace_names import BUILT_IN, LATER_BUILT_IN
 from engine.formats.workspace_values import Problems, choice, fields, flag, identifier, name, shown
@@ -19,15 +20,15 @@ _TYPES: Final = ("string", "number", "boolean", "timestamp", "list")
 _SOURCES: Final = ("zero_party", "first_party", "second_party", "third_party")
 
 
-def identities(node: AnyNode, problems: Problems) -> tuple[Namespace, ...]:
-    """The namespaces, strongest first."""
+def identities(node: AnyNode, problems: Problems, zone: str = "UTC") -> tuple[Namespace, ...]:
+    """The namespaces, strongest first. Phone numbers without a country are of the time zone's."""
     if not isinstance(node, ListNode):
         problems.append(node.problem(f"expected a list of identities, found {shown(node)}"))
         return DEFAULT_NAMESPACES
     before = len(problems)
     found: dict[str, Namespace] = {}
     for item in node.items:
-        namespace = _namespace(item, problems)
+        namespace = _namespace(item, problems, zone)
         if namespace is None:
             continue
         if namespace.name in found:
@@ -40,7 +41,7 @@ def identities(node: AnyNode, problems: Problems) -> tuple[Namespace, ...]:
     return tuple(found.values())
 
 
-def _namespace(node: AnyNode, problems: Problems) -> Namespace | None:
+def _namespace(node: AnyNode, problems: Problems, zone: str) -> Namespace | None:
     found = fields(node, problems, ("namespace", "one", "on_change", "from"))
     if found is None:
         return None
@@ -68,6 +69,7 @@ def _namespace(node: AnyNode, problems: Problems) -> Namespace | None:
         one=bool(one),
         on_change=cast(Literal["move", "replace"], on_change or "move"),
         sources=sources,
+        normal=normal_form(word, zone),
     )
 
 

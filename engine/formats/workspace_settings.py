@@ -80,7 +80,7 @@ def settings(entries: Mapping[str, Entry], problems: Problems) -> Workspace:
     declared: Mapping[str, TraitDeclaration] = {}
     namespaces: tuple[Namespace, ...] = DEFAULT_NAMESPACES
     if "identities" in nodes:
-        namespaces = identities(nodes["identities"], problems)
+        namespaces = identities(nodes["identities"], problems, zone or "UTC")
     if "traits" in nodes:
         declared = traits(nodes["traits"], problems)
         check_declared(entries["traits"], declared, stated, problems)

@@ -80,12 +80,14 @@ class LocationPrecision(msgspec.Struct, frozen=True, kw_only=True):
 
 class Namespace(msgspec.Struct, frozen=True, kw_only=True):
     """A kind of identity, strongest first in the workspace. `sources` are paths into the event,
-    e.g. ("traits", "email"); user_id and anonymous_id come from the event's own fields."""
+    e.g. ("traits", "email"); user_id and anonymous_id come from the event's own fields. `normal` gives
+    the one spelling of a value, None for what is none."""
 
     name: str
     one: bool = False
     on_change: Literal["move", "replace"] = "move"
     sources: tuple[tuple[str, ...], ...] = ()
+    normal: Callable[[str], str | None] | None = None
 
 
 TraitType = Literal["string", "number", "boolean", "timestamp", "list"]

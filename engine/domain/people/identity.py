@@ -78,9 +78,19 @@ def keys_of(event: Event, namespaces: Sequence[Namespace]) -> tuple[IdentityKey,
                 continue
             # JavaScript has one kind of number.
             value = str(int(value) if isinstance(value, float) and value.is_integer() else value)
+        if namespace.normal is not None:
+            value = namespace.normal(value)
         if value and len(value) <= MAX_VALUE_LENGTH:
             keys.append((name, value))
     return tuple(keys)
+
+
+def normal(key: IdentityKey, namespaces: Sequence[Namespace]) -> IdentityKey:
+    """The key in the spelling that profiles have it in."""
+    for namespace in namespaces:
+        if namespace.name == key[0] and namespace.normal is not None:
+            return (key[0], namespace.normal(key[1]) or key[1])
+    return key
 
 
 def lookups(event: Event, keys: tuple[IdentityKey, ...]) -> tuple[IdentityKey, ...]:
