@@ -77,6 +77,7 @@ class Fcm:
     async def deliver(self, send: Send, ttl: timedelta, jitter: float) -> Verdict:
         """Sends one push that is worth reading for `ttl`. Never raises for what the other side
         does; an access token that FCM does not take is renewed once."""
+        assert isinstance(send.payload, Push)
         body = _encode({"message": message(send.payload, ttl, self._wall())})
         try:
             answer = await self._post(body)

@@ -15,7 +15,7 @@ import structlog
 
 from engine.adapters.fcm import Fcm, read_credentials
 from engine.adapters.postgres.notices import listen
-from engine.adapters.postgres.outbox import Outbox, Send
+from engine.adapters.postgres.outbox import Call, Outbox, Send
 from engine.adapters.postgres.revisions import Revisions
 from engine.adapters.postgres.store import Store, StoreError, connect
 from engine.app import jobs
@@ -230,10 +230,14 @@ class Engine:
         for send in sends:
             person = people.get(send.profile_id)
             purpose = purposes.get(send.purpose)
-            address = person.devices.get(send.payload.device_id) if person is not None else None
             if person is None or purpose is None or not permits(person.consent, purpose):
                 reasons[send.id] = "no_consent"
-            elif address is None or not address.reachable or address.token != send.payload.token:
+                continue
+            if isinstance(send.payload, Call):
+                reasons[send.id] = None
+                continue
+            address = person.devices.get(send.payload.device_id)
+            if address is None or not address.reachable or address.token != send.payload.token:
                 reasons[send.id] = "no_device"
             else:
                 reasons[send.id] = None

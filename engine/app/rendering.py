@@ -30,6 +30,14 @@ def render_push(candidate: Candidate, locale: str | None) -> Message:
     )
 
 
+def render_body(candidate: Candidate) -> dict[str, str]:
+    """What an action tells its webhook."""
+    webhook = candidate.offer.webhook
+    assert webhook is not None
+    variables = _variables(candidate)
+    return {name: render(variables) for name, render in webhook.body.items()}
+
+
 def _variables(candidate: Candidate) -> dict[str, Any]:
     scope: Scope = candidate.scope
     return {

@@ -11,9 +11,9 @@ import msgspec
 
 from engine.adapters.postgres.outbox import Send
 from engine.adapters.postgres.rows import Commit, DecisionRow, EventRow, Shared, TimerRow
-from engine.app.rendering import render_push
+from engine.app.rendering import render_body, render_push
 from engine.app.replies import Pending
-from engine.app.unit_rows import NOWHERE, member_rows, outbox_row, send_of
+from engine.app.unit_rows import NOWHERE, call_of, member_rows, outbox_row, send_of
 from engine.domain import decide
 from engine.domain.decide import Observation, Verdict
 from engine.domain.offers.decisions import Decision, Message
@@ -280,6 +280,10 @@ class Unit:
         if verdict.sends:
             messages: dict[str, Message] = {}
             for sending in verdict.sends:
+                if sending.candidate.is_action:
+                    body = render_body(sending.candidate)
+                    self.sends.append(call_of(sending, body, profile, turn.lease, turn.providers))
+                    continue
                 message = messages[sending.decision.id] = render_push(sending.candidate, profile.locale)
                 self.sends.append(send_of(sending, message, profile, turn.lease, turn.providers))
             pending.decisions = tuple(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import msgspec
 
-from engine.adapters.postgres.outbox import Push, Send
+from engine.adapters.postgres.outbox import Call, Push, Send
 from engine.adapters.postgres.rows import MemberRow, SendRow
 from engine.domain.decide import Sending
 from engine.domain.offers.decisions import Message
@@ -14,6 +15,9 @@ from engine.domain.people.profiles import Membership, Profile, bucket_of
 
 PROVIDERS = {"ios": "apns", "web": "webpush"}
 """Where a push to a device of this type goes unless the device says otherwise; else FCM."""
+
+WEBHOOK = "webhook"
+"""The provider of actions."""
 
 NOWHERE = Membership()
 """In no audience: of somebody who was not there before."""
@@ -33,11 +37,38 @@ def member_rows(number: int, before: Membership, profile: Profile) -> Iterable[M
             yield MemberRow(unit=number, bucket=bucket, profile_id=profile.id, audience=name, since=since)
 
 
+def call_of(
+    sending: Sending, body: Mapping[str, Any], profile: Profile, lease: str, providers: frozenset[str]
+) -> Send:
+    """The outbox row of an action, leased to this engine where it calls webhooks."""
+    decision, candidate = sending.decision, sending.candidate
+    webhook = candidate.offer.webhook
+    assert webhook is not None
+    return Send(
+        bucket=bucket_of(profile.id),
+        id=decision.id,
+        profile_id=profile.id,
+        provider=WEBHOOK,
+        purpose=candidate.purpose.name,
+        payload=Call(
+            webhook=webhook.name,
+            body=body,
+            decision=decision.id,
+            action=candidate.offer.id,
+            rule=candidate.rule.id,
+        ),
+        expires_at=decision.expires_at or decision.decided_at,
+        attempts=0,
+        lease=lease if WEBHOOK in providers else "",
+    )
+
+
 def send_of(
     sending: Sending, message: Message, profile: Profile, lease: str, providers: frozenset[str]
 ) -> Send:
     """The outbox row of a winner, leased to this engine where it has the provider."""
     decision, candidate, address = sending.decision, sending.candidate, sending.address
+    assert address is not None
     provider = address.provider or PROVIDERS.get(address.type or "", "fcm")
     return Send(
         bucket=bucket_of(profile.id),

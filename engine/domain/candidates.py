@@ -47,6 +47,8 @@ def offers_of(rules: RuleSet, rule: Rule, key: str) -> Iterable[tuple[Offer, str
     if rule.variants:
         arm = assignment.variant(rule, key)
         return [(arm.offer, arm.name) if arm is not None else (rule.variants[0].offer, None)]
+    if rule.action is not None:
+        return [(rules.actions[rule.action], None)]
     return [(rules.offers[offer], None) for offer in rule.offers]
 
 

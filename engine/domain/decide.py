@@ -19,11 +19,11 @@ from engine.domain.offers.decisions import Decision
 from engine.domain.offers.eligibility import Candidate, Circumstances
 from engine.domain.offers.rules import RuleSet, TriggerKind, audience_change, timed
 from engine.domain.offers.scope import Scope
-from engine.domain.people import audiences, computed, fold, memory
+from engine.domain.people import audiences, computed, fold, memory, outcomes
 from engine.domain.people.audiences import Followed
 from engine.domain.people.consent import location_precision, with_statements
 from engine.domain.people.events import Event, Kind, Location, Sender
-from engine.domain.people.profiles import Address, Contact, Profile
+from engine.domain.people.profiles import Address, Profile
 from engine.domain.people.timers import NO_ALARMS, Alarms, is_internal
 from engine.domain.views import event_view, fence_view
 from engine.domain.whereabouts import sighting
@@ -34,12 +34,12 @@ TRIGGERS = {Kind.TRACK: TriggerKind.EVENT, Kind.PAGE: TriggerKind.PAGE, Kind.SCR
 
 
 class Sending(msgspec.Struct, frozen=True):
-    """A winner, and the device to send it to."""
+    """A winner, and the device to send it to; an action goes to none."""
 
     decision: Decision
     candidate: Candidate
     device_id: str
-    address: Address
+    address: Address | None
 
     def __repr__(self) -> str:
         return f"Sending({self.decision!r})"
@@ -69,8 +69,13 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
     device = devices.get(event.device.id) if event.device is not None else None
     event = fold.coarsened(event, location_precision(consent, device, workspace))
     profile = fold.with_outcome(msgspec.structs.replace(profile, devices=devices), event)
+    sets_off = not is_internal(event)
+    if outcomes.is_outcome(event):
+        profile, outcome = outcomes.with_outcome(profile, event)
+        event, sets_off = outcome or event, outcome is not None
+
     triggers: list[Trigger] = []
-    if (kind := TRIGGERS.get(event.kind)) is not None and not is_internal(event):
+    if (kind := TRIGGERS.get(event.kind)) is not None and sets_off:
         triggers.append(Trigger(kind, event.name, event.timestamp))
     sighted = sighting(rules, profile.presence, event)
     notes = sighted.notes
@@ -95,6 +100,12 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
     counts = profile.computed
     timezone, locale = fold.zone_and_locale(profile, event)
     for trigger in triggers:
+        if rules.converts_by_trigger and (
+            offers := rules.converts_by_trigger.get((trigger.kind, trigger.name))
+        ):
+            scope = Scope(event=event_view(event), geofence=fence_view(trigger.fence, now), now=now)
+            profile, told = outcomes.with_conversions(profile, offers, scope, trigger.at, now)
+            alarms += told
         counted = rules.computed_by_trigger.get((trigger.kind, trigger.name))
         if counted:
             scope = Scope(event=event_view(event), geofence=fence_view(trigger.fence, trigger.at), now=now)
@@ -223,12 +234,18 @@ def judge(
     groups += [[pair] for pair in judged if pair[0].stands_alone]
     decisions: list[Decision] = []
     sends: list[Sending] = []
+    alarms = NO_ALARMS
     for ordinal, group in enumerate(g for g in groups if g):
         decision, won = contest.decide_group(rules.revision, seen.profile.seq, group, circumstances, ordinal)
         decisions.append(decision)
-        if won is not None and address is not None:
-            sends.append(Sending(decision, won, device_id, address))
-            if not won.is_contract:  # what nobody can opt out of uses up nobody's caps
-                contact = Contact(now, won.offer.id, won.rule.id, "push", won.purpose.name, decision.id)
-                profile = fold.with_contact(profile, contact, now - rules.contact_horizon)
-    return Verdict(profile=profile, decisions=tuple(decisions), sends=tuple(sends), scope=scope)
+        if won is None:
+            continue
+        sends.append(Sending(decision, won, device_id, address))
+        if not won.stands_alone:  # what nobody can opt out of uses up nobody's caps
+            contact = contest.contact_of(decision, won)
+            profile = fold.with_contact(profile, contact, now - rules.contact_horizon)
+            if rules.expires and decision.expires_at is not None:
+                alarms += outcomes.expiring(contact, won.offer, decision.expires_at)
+    return Verdict(
+        profile=profile, decisions=tuple(decisions), sends=tuple(sends), scope=scope, alarms=alarms
+    )

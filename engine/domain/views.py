@@ -7,12 +7,13 @@ from datetime import datetime
 from typing import Any
 
 from engine.domain.people.events import Event
+from engine.domain.people.outcomes import is_outcome
 from engine.domain.places.fence_index import Fence
 
 
 def event_view(event: Event) -> dict[str, Any]:
     """`event.*` of expressions and messages."""
-    return {
+    view: dict[str, Any] = {
         "name": event.name,
         "kind": event.kind.value,
         "properties": event.properties,
@@ -21,6 +22,9 @@ def event_view(event: Event) -> dict[str, Any]:
         "timestamp": event.timestamp,
         "trusted": event.trusted,
     }
+    if is_outcome(event):
+        view["offer"], view["rule"] = event.properties.get("offer"), event.properties.get("rule")
+    return view
 
 
 def earlier_view(told: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Final
 from zoneinfo import ZoneInfo
 
 import msgspec
 
-from engine.domain.offers.caps import longest_window
 from engine.domain.offers.expressions import Names, Type, Words
 from engine.domain.offers.propensity import ModelCard
-from engine.domain.offers.rules import Computed, Pattern, Rule, RuleSet, TriggerKind, Workspace
-from engine.domain.places.fence_index import FenceIndex, build
-from engine.domain.places.interest import Interest, interest
+from engine.domain.offers.rules import RuleSet, Workspace
 from engine.formats.located_yaml import LARGEST_FILE_BYTES, MapNode, Scalar, read
 from engine.formats.problems import Problem, in_order
-from engine.formats.workspace_audiences import audiences, read_all
-from engine.formats.workspace_computed import reads_clock
+from engine.formats.workspace_actions import action
+from engine.formats.workspace_audiences import audiences
+from engine.formats.workspace_filing import filed
 from engine.formats.workspace_labels import check_offer, check_rule, uses
 from engine.formats.workspace_models import MODELS_PREFIX, model, name_of
 from engine.formats.workspace_names import Declared, fence_names, message_members, profile_types
@@ -33,7 +30,6 @@ from engine.formats.workspace_offers import offer
 from engine.formats.workspace_places import Places
 from engine.formats.workspace_rules import rule
 from engine.formats.workspace_sections import Sections, is_rule_file, sections
-from engine.formats.workspace_sequences import watched
 from engine.formats.workspace_settings import settings, with_computed
 
 __all__ = ["MODELS_PREFIX", "Loaded", "load", "read_folder", "revision_of"]
@@ -42,8 +38,6 @@ _YAML: Final = (".yaml", ".yml")
 _READ: Final = (*_YAML, ".geojson", ".json", ".onnx")
 _LARGEST_READ_BYTES: Final = 256_000_000
 _REVISION_DIGITS: Final = 16
-
-T = TypeVar("T", Rule, Computed)
 
 
 class Loaded(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +103,7 @@ def load(rules: Mapping[str, bytes], models: Mapping[str, bytes] | None = None) 
     declared = Declared(
         purposes=frozenset(workspace.purposes),
         offers=frozenset(said.offers),
+        actions=frozenset(said.actions),
         audiences=frozenset(said.audiences),
         fences=places.fences,
         fence_names=frozenset(places.names),
@@ -136,6 +131,11 @@ def load(rules: Mapping[str, bytes], models: Mapping[str, bytes] | None = None) 
         for word, entry in said.offers.items()
         if (catalogued := offer(entry, problems, declared, members, zone)) is not None
     }
+    actions = {
+        word: done
+        for word, entry in said.actions.items()
+        if (done := action(entry, problems, declared, members)) is not None
+    }
     made = {
         word: ruled
         for word, entry in said.rules.items()
@@ -156,37 +156,7 @@ def load(rules: Mapping[str, bytes], models: Mapping[str, bytes] | None = None) 
         return Loaded(
             rule_set=None, models=known, problems=found_problems, revision=revision, sources=sources
         )
-    by_name = [made[word] for word in sorted(made)]
-    remembered = watched(by_name)
-    index = build(places.fences.values())
-    patterns = [
-        *(found.when for found in by_name),
-        *(one.pattern for several in remembered.values() for one in several),
-        *(found.pattern for found in workspace.computed if found.pattern is not None),
-    ]
-    rule_set = RuleSet(
-        revision=revision,
-        workspace=workspace,
-        fences=places.fences,
-        index=index,
-        offers=offers,
-        rules=made,
-        models=known,
-        by_trigger={
-            **_by_trigger(by_name, lambda found: found.when if found.when.wait is None else None),
-            **{(TriggerKind.WAIT, found.id): (found,) for found in by_name if found.when.wait},
-        },
-        waits_by_trigger=_by_trigger(by_name, lambda found: found.when if found.when.wait else None),
-        watched_by_trigger=remembered,
-        watched=frozenset(one.key for several in remembered.values() for one in several),
-        computed_by_trigger=_by_trigger(workspace.computed, lambda found: found.pattern),
-        counts_by_clock=any(map(reads_clock, workspace.computed)),
-        audiences=peopled,
-        audience_stamp=b"".join(sorted(audience.digest for audience in peopled)),
-        audiences_read_all=read_all(peopled, workspace),
-        interest=_interest(index, patterns),
-        contact_horizon=longest_window([*workspace.caps, *(c for r in made.values() for c in r.caps)]),
-    )
+    rule_set = filed(revision, workspace, places.fences, offers, actions, made, known, peopled)
     return Loaded(
         rule_set=rule_set, models=known, problems=found_problems, revision=revision, sources=sources
     )
@@ -235,23 +205,3 @@ def _models(
         if found is not None:
             known.setdefault(found.name, found)
     return known
-
-
-def _interest(index: FenceIndex, patterns: Sequence[Pattern]) -> Interest:
-    """What the patterns ask of presence beyond enter and exit."""
-    spans: dict[TriggerKind, list[tuple[str, timedelta]]] = {}
-    for found in patterns:
-        if found.span is not None:
-            spans.setdefault(found.kind, []).extend((fence, found.span) for fence in found.fences)
-    return interest(index, spans.get(TriggerKind.DWELL, ()), spans.get(TriggerKind.APPROACH, ()))
-
-
-def _by_trigger(
-    items: Iterable[T], pattern_of: Callable[[Any], Pattern | None]
-) -> Mapping[tuple[TriggerKind, str], tuple[T, ...]]:
-    filed: dict[tuple[TriggerKind, str], list[T]] = {}
-    for item in items:
-        pattern = pattern_of(item)
-        for trigger in pattern.triggers if pattern is not None else ():
-            filed.setdefault(trigger, []).append(item)
-    return {trigger: tuple(found) for trigger, found in filed.items()}

@@ -32,7 +32,11 @@ EVENT: Final[Names] = {
     "traits": Type.MAP,
     "timestamp": Type.TIMESTAMP,
     "trusted": Type.BOOL,
+    "offer": Type.STRING,
+    "rule": Type.STRING,
 }
+"""`offer` and `rule` are of the engine's outcomes only."""
+OFFER: Final[Names] = {"id": Type.STRING, "tags": Type.LIST, "code": Type.STRING}
 DEVICE: Final[Names] = {"type": Type.STRING}
 LOCAL: Final[Names] = {
     "hour": Type.NUMBER,
@@ -44,9 +48,7 @@ BUILT_IN: Final[Names] = {"last_seen": Type.TIMESTAMP, "audiences": Type.LIST}
 """Of `profile`, without anyone declaring it."""
 
 LATER_BUILT_IN: Final = frozenset(("sessions", "seconds_in_app", "installed_at", "attribution"))
-_LATER: Final = frozenset(
-    ("account", "member", "trip", "offer", *(f"profile.{name}" for name in LATER_BUILT_IN))
-)
+_LATER: Final = frozenset(("account", "member", "trip", *(f"profile.{name}" for name in LATER_BUILT_IN)))
 """Names of the language, dotted, that nothing stands behind yet."""
 
 _TRAIT_TYPES: Final[Mapping[str, Type]] = {
@@ -71,6 +73,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     models: frozenset[str] = frozenset()
     purposes: frozenset[str] = frozenset()
     offers: frozenset[str] = frozenset()
+    actions: frozenset[str] = frozenset()
     audiences: frozenset[str] = frozenset()
     fences: Mapping[str, Fence] = {}
     fence_names: frozenset[str] = frozenset()
@@ -162,6 +165,7 @@ def message_members(declared: Declared) -> Members:
         "weather": None,
         "device": frozenset(DEVICE),
         "local": frozenset(LOCAL),
+        "offer": frozenset(("id", "tags")),
         "now": None,
     }
 

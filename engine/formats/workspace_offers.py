@@ -13,6 +13,7 @@ from engine.domain.offers.rules import Offer, PushMessage, Render
 from engine.formats.located_yaml import AnyNode, Entry, MapNode, Scalar
 from engine.formats.messages import Members
 from engine.formats.workspace_dates import Dates, dates
+from engine.formats.workspace_limits import limits
 from engine.formats.workspace_names import Declared, expression, rule_names, template
 from engine.formats.workspace_values import (
     Problems,
@@ -36,9 +37,13 @@ _FIELDS: Final = (
     "tags",
     "starts",
     "ends",
+    "converts",
+    "again_after",
+    "budget",
+    "hold",
+    "code",
     "message",
 )
-_LATER: Final = ("budget", "hold", "code", "again_after", "converts")
 _PUSH: Final = ("title", "body", "deeplink", "image", "ttl")
 _MOST_MONEY: Final = 1e9
 DEFAULT_TIME_TO_LIVE: Final = timedelta(hours=4)
@@ -59,13 +64,13 @@ def offer(
     node = entry.node
     before = len(problems)
     name(entry.key, problems, "the name of an offer")
-    found = fields(node, problems, _FIELDS, _LATER, expected="fields such as {purpose: marketing}")
+    found = fields(node, problems, _FIELDS, expected="fields such as {purpose: marketing}")
     if found is None or not isinstance(node, MapNode):
         return None
     if "purpose" not in found:
         hint = f"one of {', '.join(sorted(declared.purposes))}"
         problems.append(entry.key.problem('an offer needs a "purpose"', hint))
-    purpose = _purpose(found["purpose"], problems, declared) if "purpose" in found else None
+    purpose = purpose_of(found["purpose"], problems, declared) if "purpose" in found else None
     stated = _Propensity()
     if "propensity" in found:
         stated = _propensity(found["propensity"], problems, declared)
@@ -82,6 +87,7 @@ def offer(
         hint = "add message: {push: {title: …, body: …}}"
         problems.append(entry.key.problem('an offer needs a "message"', hint))
     push = messages(found["message"], problems, members) if "message" in found else None
+    limited = limits(node, found, problems, declared)
     cost = _money(found["cost"], problems, "cost") if "cost" in found else 0.0
     send_cost = _money(found["send_cost"], problems, "send_cost") if "send_cost" in found else 0.0
     span = dates(found, problems, zone) if "starts" in found or "ends" in found else Dates()
@@ -101,12 +107,18 @@ def offer(
         tags=tags,
         starts=span.starts,
         ends=span.ends,
+        converts=limited.converts,
+        again_after=limited.again_after,
+        budget=limited.budget,
+        hold=limited.hold,
+        pool=limited.pool,
         push=push,
         file=node.source.file,
     )
 
 
-def _purpose(node: AnyNode, problems: Problems, declared: Declared) -> str | None:
+def purpose_of(node: AnyNode, problems: Problems, declared: Declared) -> str | None:
+    """The name of a consent purpose."""
     word = name(node, problems, "a purpose")
     if word is not None and word not in declared.purposes:
         if declared.complete:

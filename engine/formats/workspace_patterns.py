@@ -13,7 +13,7 @@ from engine.domain.offers.expressions import Expression, Names, Type
 from engine.domain.offers.rules import PLACED, Pattern, TriggerKind
 from engine.formats.located_yaml import AnyNode, MapNode, Scalar
 from engine.formats.workspace_names import Declared, event_names, expression, fence_names
-from engine.formats.workspace_values import Problems, duration, fields, name, not_yet, shown, unresolved
+from engine.formats.workspace_values import Problems, duration, fields, name, shown, unresolved
 
 _NAMED: Final = {"event": TriggerKind.EVENT, "page": TriggerKind.PAGE, "screen": TriggerKind.SCREEN}
 _PLACED: Final = {kind.value: kind for kind in TriggerKind if kind in PLACED}
@@ -23,11 +23,6 @@ LONGEST_APPROACH: Final = timedelta(hours=1)
 """Where somebody will be later than that, their speed and heading do not tell."""
 _LATER_KINDS: Final = ("audience", "schedule", "arriving", "arrived")
 _LATER_FIELDS: Final = ("for", "by", "within", "change", "over")
-_LATER_EVENTS: Final = frozenset(
-    ("Offer Delivered", "Offer Shown", "Offer Tapped", "Offer Converted", "Offer Expired")
-)
-"""The engine's own outcomes: they set nothing off yet."""
-
 _PATH: Final = re.compile(r"(event|geofence)(\.[A-Za-z_][A-Za-z0-9_]*)+")
 NamesFor = Callable[[Names | None], Names]
 """The names of an expression, given those below `geofence` (None where there is no fence)."""
@@ -145,9 +140,6 @@ def _of_name(kind: TriggerKind, node: AnyNode, problems: Problems) -> Pattern | 
     what = f"the name of {'an event' if kind is TriggerKind.EVENT else f'a {kind.value}'}"
     found = name(node, problems, what)
     if found is None:
-        return None
-    if kind is TriggerKind.EVENT and found in _LATER_EVENTS:
-        problems.append(not_yet(node))
         return None
     return Pattern(kind=kind, name=found)
 

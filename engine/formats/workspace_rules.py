@@ -8,13 +8,13 @@ from typing import Final
 
 from engine.domain.offers.caps import WEEKDAYS
 from engine.domain.offers.expressions import Type
-from engine.domain.offers.rules import PLACED, During, Offer, Rule, TriggerKind
+from engine.domain.offers.rules import PLACED, Cap, During, Offer, Rule, TriggerKind
 from engine.formats.located_yaml import AnyNode, Entry, ListNode, MapNode, Scalar
+from engine.formats.workspace_caps import caps
 from engine.formats.workspace_dates import Dates, dates
 from engine.formats.workspace_names import Declared, expression, rule_names
 from engine.formats.workspace_patterns import geofence_names
 from engine.formats.workspace_sequences import steps
-from engine.formats.workspace_settings import caps
 from engine.formats.workspace_trials import trial
 from engine.formats.workspace_triggers import audience_gate, trigger
 from engine.formats.workspace_values import (
@@ -38,6 +38,7 @@ _FIELDS: Final = (
     "during",
     "offer",
     "offers",
+    "do",
     "audience",
     "rollout",
     "experiment",
@@ -52,7 +53,9 @@ _FIELDS: Final = (
     "starts",
     "ends",
 )
-_LATER: Final = ("do", "send", "placement")
+_LATER: Final = ("send", "placement")
+_OF_OFFERS: Final = ("offer", "offers", "variants", "cap", "experiment", "holdout", "lever", "quiet")
+"""What a rule that does something has no use for: an action competes with nothing and counts as nothing."""
 FRESH_AT_PLACES: Final = timedelta(minutes=10)
 """How old the fix of what happens at a place may be, where a rule says nothing; that of an approach
 no older than what it looks ahead."""
@@ -98,7 +101,10 @@ def rule(
     if "lever" in found:
         lever = number(found["lever"], problems, "lever", low=-1, high=100)
     during = _during(found["during"], problems) if "during" in found else None
-    capped = caps(found["cap"], problems) if "cap" in found else ()
+    capped: tuple[Cap, ...] = ()
+    if "cap" in found:
+        capped = caps(found["cap"], problems, below=geofence_names(when, declared))
+    action = _action(node, found, problems, declared) if "do" in found else None
     span = dates(found, problems, zone) if "starts" in found or "ends" in found else Dates()
     tags = frozenset(names(found["tags"], problems, "tags")) if "tags" in found else frozenset[str]()
     if len(problems) > before or when is None:
@@ -107,6 +113,7 @@ def rule(
         id=entry.key.text,
         when=when,
         offers=offers,
+        action=action,
         after=after,
         unless=unless,
         condition=condition,
@@ -143,6 +150,22 @@ def _offers(
     elif "do" not in node.entries and "variants" not in node.entries:
         problems.append(entry.key.problem('a rule needs an "offer" or "offers"'))
     return ()
+
+
+def _action(
+    node: MapNode, found: Mapping[str, AnyNode], problems: Problems, declared: Declared
+) -> str | None:
+    for word in _OF_OFFERS:
+        if word in found:
+            hint = "an action is done whenever its rule says so"
+            problems.append(node.entries[word].key.problem(f'"{word}" belongs to offers, not to "do"', hint))
+    do = found["do"]
+    wanted = name(do, problems, "the name of an action")
+    if wanted is not None and isinstance(do, Scalar) and wanted not in declared.actions:
+        if declared.complete:
+            problems.append(unresolved(do, "action", wanted, declared.actions))
+        return None
+    return wanted
 
 
 def _several(node: AnyNode, problems: Problems, declared: Declared) -> tuple[str, ...]:

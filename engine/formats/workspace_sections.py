@@ -15,8 +15,8 @@ from engine.formats.workspace_values import not_yet, shown
 
 SETTINGS_FILE: Final = "workspace.yaml"
 _SUFFIXES: Final = (".yaml", ".yml")
-_SECTIONS: Final = frozenset(("geofences", "audiences", "offers", "rules"))
-_LATER: Final = frozenset(("actions", "trips"))
+_SECTIONS: Final = frozenset(("geofences", "audiences", "offers", "actions", "rules"))
+_LATER: Final = frozenset(("trips",))
 _TESTS: Final = "tests"
 _EVERYWHERE: Final = _SECTIONS | _LATER | {_TESTS}
 
@@ -29,6 +29,7 @@ class Sections(msgspec.Struct, frozen=True, kw_only=True):
     geofences: tuple[Entry, ...]
     audiences: Mapping[str, Entry]
     offers: Mapping[str, Entry]
+    actions: Mapping[str, Entry]
     rules: Mapping[str, Entry]
     complete: bool
 
@@ -45,7 +46,7 @@ def sections(files: Mapping[str, bytes], problems: list[Problem]) -> Sections:
     """Reads every rule file."""
     settings: dict[str, Entry] = {}
     geofences: list[Entry] = []
-    named: dict[str, dict[str, Entry]] = {"audiences": {}, "offers": {}, "rules": {}}
+    named: dict[str, dict[str, Entry]] = {"audiences": {}, "offers": {}, "actions": {}, "rules": {}}
     complete = True
     for file in sorted(filter(is_rule_file, files)):
         root = read(file, files[file], problems)
@@ -72,6 +73,7 @@ def sections(files: Mapping[str, bytes], problems: list[Problem]) -> Sections:
         geofences=tuple(geofences),
         audiences=named["audiences"],
         offers=named["offers"],
+        actions=named["actions"],
         rules=named["rules"],
         complete=complete,
     )

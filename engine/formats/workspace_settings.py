@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Final, cast
+from typing import Final
 
 import msgspec
 
 from engine.domain.offers.rules import (
     Cap,
-    Channel,
     Computed,
     LocationPrecision,
     Namespace,
@@ -19,7 +18,8 @@ from engine.domain.offers.rules import (
     TraitDeclaration,
     Workspace,
 )
-from engine.formats.located_yaml import AnyNode, Entry, ListNode, MapNode, Scalar
+from engine.formats.located_yaml import AnyNode, Entry, ListNode, MapNode
+from engine.formats.workspace_caps import caps
 from engine.formats.workspace_computed import computed
 from engine.formats.workspace_consent import DEFAULT_PURPOSES, EXACT, consent
 from engine.formats.workspace_identities import DEFAULT_NAMESPACES, identities, traits
@@ -38,9 +38,6 @@ from engine.formats.workspace_values import (
     shown,
     time_of_day,
     time_zone,
-    unresolved,
-    whole,
-    window,
 )
 
 FIELDS: Final = frozenset(
@@ -121,18 +118,6 @@ def with_computed(
     return msgspec.structs.replace(workspace, computed=people, account_computed=accounts)
 
 
-def caps(
-    node: AnyNode,
-    problems: Problems,
-    extra: tuple[str, ...] = (),
-    purposes: Mapping[str, Purpose] | None = None,
-) -> tuple[Cap, ...]:
-    """One cap or a list of them. `extra` are further fields that may stand here."""
-    items = node.items if isinstance(node, ListNode) else (node,)
-    found = (_cap(item, problems, extra, purposes or {}) for item in items)
-    return tuple(cap for cap in found if cap is not None)
-
-
 def _consent(
     nodes: Mapping[str, AnyNode], problems: Problems
 ) -> tuple[Mapping[str, Purpose], LocationPrecision, Labels]:
@@ -146,37 +131,6 @@ def _caps(node: AnyNode, problems: Problems, purposes: Mapping[str, Purpose]) ->
         problems.append(node.problem(f"expected a list of caps, found {shown(node)}"))
         return ()
     return caps(node, problems, ("channel", "purpose"), purposes)
-
-
-def _cap(
-    node: AnyNode, problems: Problems, extra: tuple[str, ...], purposes: Mapping[str, Purpose]
-) -> Cap | None:
-    known = ("times", "per", "count", *extra)
-    found = fields(node, problems, known, ("by",), expected="a cap such as {times: 1, per: 7d}")
-    if found is None:
-        return None
-    missing = [word for word in ("times", "per") if word not in found]
-    problems.extend(node.problem(f'"{word}" is missing') for word in missing)
-    times = whole(found["times"], problems, "times") if "times" in found else None
-    per = window(found["per"], problems) if "per" in found else None
-    channel = purpose = None
-    if "count" in found:
-        choice(found["count"], problems, ("offered",), ("delivered", "shown"))
-    if "channel" in found:
-        channel = choice(found["channel"], problems, ("push",), ("in_app",))
-    if "purpose" in found:
-        purpose = _purpose(found["purpose"], problems, purposes)
-    if times is None or per is None:
-        return None
-    return Cap(times=times, per=per, channel=cast(Channel | None, channel), purpose=purpose)
-
-
-def _purpose(node: AnyNode, problems: Problems, purposes: Mapping[str, Purpose]) -> str | None:
-    word = node.text if isinstance(node, Scalar) else ""
-    if word in purposes:
-        return word
-    problems.append(unresolved(node, "purpose", word, purposes))
-    return None
 
 
 def _rates(node: AnyNode, problems: Problems) -> Mapping[str, float]:

@@ -6,7 +6,7 @@ SQL stands in outbox.sql, by name. What a settlement says is decided in
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from importlib import resources
 from typing import Any
@@ -17,14 +17,15 @@ import msgspec
 
 from engine.adapters.postgres.store import Conflict, Unavailable, named_queries
 from engine.domain.offers.decisions import bucket_of_decision
-from engine.domain.offers.delivery import STATES, Outcome, Push, Send, Settlement, outcome_id
+from engine.domain.offers.delivery import STATES, Call, Outcome, Push, Send, Settlement, outcome_id
 
-__all__ = ["DeadLetter", "Outbox", "Push", "Send"]
+__all__ = ["Call", "DeadLetter", "Outbox", "Push", "Send"]
 
 LEASE = timedelta(seconds=30)
 
 _QUERIES = named_queries(resources.files(__package__).joinpath("outbox.sql").read_text("utf-8"))
-_read_push = msgspec.json.Decoder(Push).decode
+_read_push: Callable[[str], Push | Call] = msgspec.json.Decoder(Push).decode
+_read_call: Callable[[str], Push | Call] = msgspec.json.Decoder(Call).decode
 _json = msgspec.json.Encoder().encode
 
 _AWAY = (
@@ -73,7 +74,8 @@ class Outbox:
         sends: list[Send] = []
         for row in rows:
             try:
-                payload = _read_push(row["payload"])
+                read = _read_call if row["provider"] == "webhook" else _read_push
+                payload = read(row["payload"])
             except msgspec.DecodeError:
                 await self._fetch("bury", row["bucket"], row["id"], lease)
                 continue

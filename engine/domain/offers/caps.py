@@ -49,8 +49,9 @@ def window_start(window: Window, local: datetime) -> datetime:
     return midnight.astimezone(UTC)
 
 
-def counted(contacts: Iterable[Contact], cap: Cap, local: datetime, rule: str | None) -> int:
-    """How many offers the cap counts now; those of one rule where `rule` is given."""
+def counted(contacts: Iterable[Contact], cap: Cap, local: datetime, rule: str | None, value: str = "") -> int:
+    """How many offers the cap counts now; those of one rule where `rule` is given, and of one `value`
+    where the cap counts those apart. What waits inside an app counts once it was shown."""
     start = window_start(cap.per, local)
     rolling = cap.per.rolling is not None
     return sum(
@@ -60,7 +61,17 @@ def counted(contacts: Iterable[Contact], cap: Cap, local: datetime, rule: str | 
         and (rule is None or c.rule == rule)
         and (cap.channel is None or c.channel == cap.channel)
         and (cap.purpose is None or c.purpose == cap.purpose)
+        and (cap.by is None or c.by.get(cap.by.text, "") == value)
+        and _came_to(c, cap)
     )
+
+
+def _came_to(contact: Contact, cap: Cap) -> bool:
+    if contact.shown:
+        return True
+    if contact.channel == "in_app" or cap.count == "shown":
+        return False
+    return contact.delivered or cap.count == "offered"
 
 
 def longest_window(caps: Iterable[Cap]) -> timedelta:

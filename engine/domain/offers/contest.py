@@ -8,9 +8,10 @@ from typing import Any
 from engine.domain.offers import arbitration, eligibility
 from engine.domain.offers.decisions import ORDER, Decision, Judged, Outcome, Reason, decision_id
 from engine.domain.offers.eligibility import Candidate, Circumstances, Stop, Worth
-from engine.domain.people.profiles import bucket_of
+from engine.domain.people.profiles import Contact, bucket_of
 
 DEFAULT_TIME_TO_LIVE = timedelta(hours=4)
+ACTION_TIME_TO_LIVE = timedelta(days=1)
 
 
 def decide_group(
@@ -49,6 +50,7 @@ def decide_group(
         trigger=(group[best][0] if best is not None else _candidate_of(group, judged, leading)).trigger.value,
         outcome=Outcome.SUPPRESSED if won is None else Outcome.OFFERED,
         revision=revision,
+        channel="webhook" if group[0][0].is_action else "push",
         geofence=leading.geofence,
         rule=leading.rule,
         offer=leading.offer,
@@ -59,6 +61,19 @@ def decide_group(
         candidates=tuple(judged),
     )
     return decision, won
+
+
+def contact_of(decision: Decision, won: Candidate) -> Contact:
+    """What the person's document keeps of an offer made: for caps, and for what becomes of it."""
+    return Contact(
+        at=decision.decided_at,
+        offer=won.offer.id,
+        rule=won.rule.id,
+        channel=decision.channel,
+        purpose=won.purpose.name,
+        decision=decision.id,
+        by={cap.by.text: won.value_of(cap.by) for cap in won.rule.caps if cap.by is not None},
+    )
 
 
 def _judged(candidate: Candidate, result: Worth | Stop, stop: Stop | None) -> Judged:
@@ -93,5 +108,7 @@ def _candidate_of(
 
 
 def _time_to_live(candidate: Candidate) -> timedelta:
+    if candidate.is_action:
+        return ACTION_TIME_TO_LIVE
     push = candidate.offer.push
     return push.time_to_live if push is not None else DEFAULT_TIME_TO_LIVE

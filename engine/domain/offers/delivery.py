@@ -43,6 +43,19 @@ class Push(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return f"Push(collapse_key={self.collapse_key!r}, …)"
 
 
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """One call of a webhook: its name in the workspace, and what it is told."""
+
+    webhook: str
+    body: Mapping[str, Any]
+    decision: str
+    action: str
+    rule: str
+
+    def __repr__(self) -> str:
+        return f"Call({self.webhook!r}, {self.decision})"
+
+
 class Send(msgspec.Struct, frozen=True, kw_only=True):
     """A leased outbox row. `id` is the decision's; `attempts` were made before this one.
 
@@ -55,7 +68,7 @@ class Send(msgspec.Struct, frozen=True, kw_only=True):
     profile_id: str
     provider: str
     purpose: str
-    payload: Push
+    payload: Push | Call
     expires_at: datetime
     attempts: int
     lease: str
@@ -262,20 +275,24 @@ def _final(
 def outcome_event(
     send: Send, reason: str | None, now: datetime, *, delivered: bool, forget_token: bool = False
 ) -> Event:
-    """The event by which the profile learns what became of its push. It never holds the token."""
-    push = send.payload
-    properties: dict[str, Any] = {
-        "decision": send.id,
-        "offer": push.data.get("offer"),
-        "rule": push.data.get("rule"),
-        "channel": "push",
-        "device": push.device_id,
-    }
+    """The event by which the profile learns what became of its push, or of a webhook's call. It never
+    holds the token."""
+    payload = send.payload
+    properties: dict[str, Any] = {"decision": send.id}
+    if isinstance(payload, Call):
+        properties |= {"offer": payload.action, "rule": payload.rule, "channel": "webhook"}
+    else:
+        properties |= {
+            "offer": payload.data.get("offer"),
+            "rule": payload.data.get("rule"),
+            "channel": "push",
+            "device": payload.device_id,
+        }
     if reason is not None:
         properties["reason"] = reason
-    if forget_token:
+    if forget_token and isinstance(payload, Push):
         properties["token_forgotten"] = True
-        properties["token_digest"] = token_digest(push.token)
+        properties["token_digest"] = token_digest(payload.token)
     if send.possible_duplicate and not delivered:
         properties["possibly_delivered"] = True
     return Event(

@@ -17,12 +17,13 @@ from engine.domain.offers import caps
 from engine.domain.offers.arbitration import expected_value
 from engine.domain.offers.assignment import is_rolled_out, place
 from engine.domain.offers.decisions import Reason
+from engine.domain.offers.expressions import Expression
 from engine.domain.offers.rules import Offer, Purpose, Rule, TriggerKind, Workspace
 from engine.domain.offers.scope import UNKNOWN, Scope, is_number
 from engine.domain.people.consent import permits, state_of
 from engine.domain.people.events import Event
 from engine.domain.people.identity import QUARANTINE
-from engine.domain.people.memory import happened
+from engine.domain.people.memory import happened, value_of
 from engine.domain.people.profiles import Address, Past, Profile
 from engine.domain.places.fence_index import Fence
 
@@ -53,7 +54,16 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def stands_alone(self) -> bool:
         """Whether it competes with nothing, and no cap, holdout or quiet hour is asked."""
-        return self.is_contract
+        return self.is_action or self.is_contract
+
+    @property
+    def is_action(self) -> bool:
+        return self.offer.webhook is not None
+
+    def value_of(self, by: Expression | None) -> str:
+        """What a cap counts this candidate under; all that have no value count together."""
+        found = by.evaluate(self.scope) if by is not None else None
+        return "" if found is None or found is UNKNOWN else value_of(found)
 
     def __repr__(self) -> str:
         return f"Candidate({self.rule.id!r}, {self.offer.id!r})"
@@ -175,17 +185,28 @@ def hours(c: Candidate, now: Circumstances) -> Stop | None:
     return Stop(Reason.OUTSIDE_HOURS, {"local": now.local.strftime("%a %H:%M")})
 
 
+def conversion(c: Candidate, now: Circumstances) -> Stop | None:
+    at = now.profile.converted.get(c.offer.id)
+    if at is None or c.stands_alone:
+        return None
+    again = c.offer.again_after
+    if again is not None and now.now - at >= again:
+        return None
+    seconds = again.total_seconds() if again is not None else None
+    return Stop(Reason.ALREADY_CONVERTED, {"converted": at, "againAfterSeconds": seconds})
+
+
 def device(c: Candidate, now: Circumstances) -> Stop | None:
-    return Stop(Reason.NO_DEVICE) if now.address is None else None
+    return Stop(Reason.NO_DEVICE) if now.address is None and not c.is_action else None
 
 
 def permission(c: Candidate, now: Circumstances) -> Stop | None:
-    denied = now.address is not None and now.address.denies_push
+    denied = now.address is not None and now.address.denies_push and not c.is_action
     return Stop(Reason.NO_PERMISSION, {"push": "denied"}) if denied else None
 
 
 def frequency(c: Candidate, now: Circumstances) -> Stop | None:
-    if c.is_contract:
+    if c.stands_alone:
         return None
     for cap in now.workspace.caps:
         if cap.channel not in (None, "push") or cap.purpose not in (None, c.purpose.name):
@@ -194,7 +215,7 @@ def frequency(c: Candidate, now: Circumstances) -> Stop | None:
         if count >= cap.times:
             return _capped(cap.times, cap.per.text, count, "workspace")
     for cap in c.rule.caps:
-        count = caps.counted(now.profile.contacts, cap, now.local, c.rule.id)
+        count = caps.counted(now.profile.contacts, cap, now.local, c.rule.id, c.value_of(cap.by))
         if count >= cap.times:
             return _capped(cap.times, cap.per.text, count, c.rule.id)
     return None
@@ -202,6 +223,15 @@ def frequency(c: Candidate, now: Circumstances) -> Stop | None:
 
 def _capped(times: int, per: str, count: int, of: str) -> Stop:
     return Stop(Reason.CAPPED, {"times": times, "per": per, "count": count, "of": of})
+
+
+def budget(c: Candidate, now: Circumstances) -> Stop | None:
+    """What cannot be counted exactly over all people is not given away: `check` says so."""
+    if c.offer.budget is not None:
+        return Stop(Reason.BUDGET_EXHAUSTED, {"times": c.offer.budget.times, "counted": False})
+    if c.offer.pool is not None:
+        return Stop(Reason.NO_CODE, {"pool": c.offer.pool, "counted": False})
+    return None
 
 
 BEFORE_SCORING: tuple[Gate, ...] = (
@@ -213,9 +243,11 @@ BEFORE_SCORING: tuple[Gate, ...] = (
     sequence,
     audience,
     hours,
+    conversion,
     device,
     permission,
     frequency,
+    budget,
 )
 
 
@@ -235,7 +267,7 @@ def worth(c: Candidate, now: Circumstances) -> Worth | Stop:
     """The candidate's propensity and expected value, or why it is not worth making."""
     offer = c.offer
     propensity = offer.prior if offer.model is None else _probability(now.scores.get(offer.model))
-    if c.is_contract:
+    if c.stands_alone:
         return Worth(propensity)
     if offer.model is not None and propensity is None:
         return Stop(Reason.MODEL_FAILED, {"model": offer.model})
@@ -287,7 +319,7 @@ def control(c: Candidate, now: Circumstances) -> Stop | None:
 def quiet(c: Candidate, now: Circumstances) -> Stop | None:
     """Checked for the winner only, after arbitration."""
     hours = now.workspace.quiet_hours
-    if hours is None or c.is_contract or not caps.is_quiet(hours, now.local):
+    if hours is None or c.stands_alone or not caps.is_quiet(hours, now.local):
         return None
     return Stop(
         Reason.QUIET_HOURS,

@@ -19,7 +19,8 @@ from engine.domain.offers.propensity import ModelCard
 from engine.domain.places.fence_index import Fence, FenceIndex
 from engine.domain.places.interest import NO_INTEREST, Interest
 
-Channel = Literal["push"]
+Channel = Literal["push", "in_app"]
+Counted = Literal["offered", "delivered", "shown"]
 CalendarUnit = Literal["day", "week", "month"]
 Render = Callable[[Mapping[str, Any]], str]
 """A compiled message template: variables by root name to text. Never raises on missing values."""
@@ -34,13 +35,16 @@ class Window(msgspec.Struct, frozen=True):
 
 
 class Cap(msgspec.Struct, frozen=True, kw_only=True):
-    """At most `times` offers per person and window. On a rule it counts that rule's offers; in the
-    workspace it counts all, or those of one channel or purpose."""
+    """At most `times` offers per person and window. On a rule it counts that rule's offers, for each
+    value of `by` apart; in the workspace it counts all, or those of one channel or purpose. `count` says
+    what an offer must have come to."""
 
     times: int
     per: Window
     channel: Channel | None = None
     purpose: str | None = None
+    by: Expression | None = None
+    count: Counted = "offered"
 
 
 class Purpose(msgspec.Struct, frozen=True, kw_only=True):
@@ -235,9 +239,32 @@ class PushMessage(msgspec.Struct, frozen=True, kw_only=True):
         return "PushMessage(…)"
 
 
+class Converts(msgspec.Struct, frozen=True, kw_only=True):
+    """What counts as a conversion of an offer: an event `within` that time after the offer was made."""
+
+    pattern: Pattern
+    within: timedelta
+
+
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
+    """At most `times` of an offer per window, over all people."""
+
+    times: int
+    per: Window
+
+
+class Webhook(msgspec.Struct, frozen=True, kw_only=True):
+    """What an action sends: to the webhook of that name, a JSON object of these compiled templates."""
+
+    name: str
+    body: Mapping[str, Render] = {}
+
+
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
-    """A catalogue item. Money in the workspace's currency; `propensity` is a model's name or a
-    plain prior; `baseline` a model of buying without the offer."""
+    """A catalogue item, or an action, which has a `webhook`. Money in the workspace's currency;
+    `propensity` is a model's name or a plain prior; `baseline` a model of buying without the offer.
+    `again_after` is how long after a conversion the offer may be made again, None for never. A unit of
+    the `budget`, or a voucher code of the `pool`, is held for `hold`."""
 
     id: str
     purpose: str
@@ -251,6 +278,12 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     tags: frozenset[str] = frozenset()
     starts: datetime | None = None
     ends: datetime | None = None
+    converts: Converts | None = None
+    again_after: timedelta | None = None
+    budget: Budget | None = None
+    hold: timedelta | None = None
+    pool: str | None = None
+    webhook: Webhook | None = None
     push: PushMessage | None = None
     file: str = ""
 
@@ -272,6 +305,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     when: Pattern
     offers: tuple[str, ...]
+    action: str | None = None
     after: tuple[Step, ...] = ()
     unless: tuple[Step, ...] = ()
     condition: Expression | None = None
@@ -326,6 +360,7 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
     fences: Mapping[str, Fence]
     index: FenceIndex
     offers: Mapping[str, Offer]
+    actions: Mapping[str, Offer] = {}
     rules: Mapping[str, Rule]
     models: Mapping[str, ModelCard]
     by_trigger: Mapping[tuple[TriggerKind, str], tuple[Rule, ...]]
@@ -340,6 +375,9 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
     """Whether one of them reads what any event may change, such as when the person was last seen."""
     waits_by_trigger: Mapping[tuple[TriggerKind, str], tuple[Rule, ...]] = {}
     watched_by_trigger: Mapping[tuple[TriggerKind, str], tuple[Watched, ...]] = {}
+    converts_by_trigger: Mapping[tuple[TriggerKind, str], tuple[Offer, ...]] = {}
+    expires: bool = False
+    """Whether anything wants to know that an offer expired."""
     watched: frozenset[str] = frozenset()
     """The keys of everything that profiles must remember."""
     interest: Interest = NO_INTEREST

@@ -106,7 +106,8 @@ class Address(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults
 
 
 class Contact(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """An offer that was made: what frequency caps count."""
+    """An offer that was made: what frequency caps count, and what a conversion is attributed to. `by`
+    holds the values that caps count apart, by path."""
 
     at: datetime
     offer: str
@@ -115,6 +116,9 @@ class Contact(msgspec.Struct, frozen=True, gc=False, array_like=True):
     purpose: str
     decision: str
     delivered: bool = False
+    shown: bool = False
+    converted: bool = False
+    by: dict[str, str] = {}
 
 
 class Membership(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
@@ -183,6 +187,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     past: Past = {}
     waiting: Waiting = {}
     contacts: tuple[Contact, ...] = ()
+    converted: dict[str, datetime] = {}
+    """When each offer that the person took up was taken up last."""
     audiences: Membership = Membership()
     timezone: str | None = None
     locale: str | None = None

@@ -1,0 +1,110 @@
+"""A rule set from its parts: everything filed under what sets it off, so that nothing is searched for
+when a decision is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+from engine.domain.offers.caps import longest_window
+from engine.domain.offers.propensity import ModelCard
+from engine.domain.offers.rules import (
+    Audience,
+    Computed,
+    Offer,
+    Pattern,
+    Rule,
+    RuleSet,
+    TriggerKind,
+    Workspace,
+)
+from engine.domain.people.outcomes import EXPIRED
+from engine.domain.places.fence_index import Fence, FenceIndex, build
+from engine.domain.places.interest import Interest, interest
+from engine.formats.workspace_audiences import read_all
+from engine.formats.workspace_computed import reads_clock
+from engine.formats.workspace_sequences import watched
+
+T = TypeVar("T", Rule, Computed, Offer)
+Filed = Mapping[tuple[TriggerKind, str], tuple[T, ...]]
+
+
+def filed(
+    revision: str,
+    workspace: Workspace,
+    fences: Mapping[str, Fence],
+    offers: Mapping[str, Offer],
+    actions: Mapping[str, Offer],
+    rules: Mapping[str, Rule],
+    models: Mapping[str, ModelCard],
+    audiences: tuple[Audience, ...],
+) -> RuleSet:
+    """The rule set of sound parts."""
+    by_name = [rules[word] for word in sorted(rules)]
+    remembered = watched(by_name)
+    by_trigger = {
+        **_by_trigger(by_name, lambda rule: rule.when if rule.when.wait is None else None),
+        **{(TriggerKind.WAIT, rule.id): (rule,) for rule in by_name if rule.when.wait is not None},
+    }
+    waits_by_trigger = _by_trigger(by_name, lambda rule: rule.when if rule.when.wait is not None else None)
+    computed_by_trigger = _by_trigger(workspace.computed, lambda trait: trait.pattern)
+    converting = [offer for offer in offers.values() if offer.converts is not None]
+    converts_by_trigger = _by_trigger(converting, lambda offer: offer.converts.pattern)
+    index = build(fences.values())
+    patterns = [
+        *(rule.when for rule in by_name),
+        *(one.pattern for several in remembered.values() for one in several),
+        *(trait.pattern for trait in workspace.computed if trait.pattern is not None),
+        *(offer.converts.pattern for offer in converting if offer.converts is not None),
+    ]
+    expired = (TriggerKind.EVENT, EXPIRED)
+    return RuleSet(
+        revision=revision,
+        workspace=workspace,
+        fences=fences,
+        index=index,
+        offers=offers,
+        actions=actions,
+        rules=rules,
+        models=models,
+        by_trigger=by_trigger,
+        waits_by_trigger=waits_by_trigger,
+        watched_by_trigger=remembered,
+        watched=frozenset(one.key for several in remembered.values() for one in several),
+        computed_by_trigger=computed_by_trigger,
+        counts_by_clock=any(map(reads_clock, workspace.computed)),
+        converts_by_trigger=converts_by_trigger,
+        expires=any(expired in names for names in (by_trigger, waits_by_trigger, remembered))
+        or expired in computed_by_trigger,
+        audiences=audiences,
+        audience_stamp=b"".join(sorted(audience.digest for audience in audiences)),
+        audiences_read_all=read_all(audiences, workspace),
+        interest=_interest(index, patterns),
+        contact_horizon=_horizon(workspace, by_name, converting),
+    )
+
+
+def _horizon(workspace: Workspace, rules: Iterable[Rule], converting: Iterable[Offer]) -> timedelta:
+    """How far back offers made are looked at: by caps, and by conversions, which may come a day late."""
+    windows = longest_window([*workspace.caps, *(cap for rule in rules for cap in rule.caps)])
+    spans = [offer.converts.within for offer in converting if offer.converts is not None]
+    return max(windows, max(spans, default=timedelta()) + timedelta(days=1))
+
+
+def _interest(index: FenceIndex, patterns: Sequence[Pattern]) -> Interest:
+    """What the patterns ask of presence beyond enter and exit."""
+    spans: dict[TriggerKind, list[tuple[str, timedelta]]] = {}
+    for found in patterns:
+        if found.span is not None:
+            spans.setdefault(found.kind, []).extend((fence, found.span) for fence in found.fences)
+    return interest(index, spans.get(TriggerKind.DWELL, ()), spans.get(TriggerKind.APPROACH, ()))
+
+
+def _by_trigger(items: Iterable[T], pattern_of: Callable[[Any], Pattern | None]) -> Filed[T]:
+    found: dict[tuple[TriggerKind, str], list[T]] = {}
+    for item in items:
+        pattern = pattern_of(item)
+        for trigger in pattern.triggers if pattern is not None else ():
+            found.setdefault(trigger, []).append(item)
+    return {trigger: tuple(several) for trigger, several in found.items()}
