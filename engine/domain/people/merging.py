@@ -162,6 +162,7 @@ UNITED: Mapping[str, Callable[[Profile, Profile, Workspace], Any]] = {
     "devices": _devices,
     "presence": _presence,
     "contacts": _contacts,
+    "converted": lambda one, other, _: _newest(one.converted, other.converted, lambda at: at),
     "audiences": _audiences,
     "past": lambda one, other, _: united_past(one.past, other.past),
     "waiting": lambda one, other, _: united_waiting(one.waiting, other.waiting),
