@@ -73,6 +73,7 @@ def test_serve_lists_every_setting(folder: Path) -> None:
         "VIEWFINDER_USER_TOKENS": " [off",
         "VIEWFINDER_FCM_URL": " [https://fcm.googleapis.com",
         "VIEWFINDER_CLOCK": " [system",
+        "VIEWFINDER_SILENCE_MINUTES": " [30",
         "VIEWFINDER_CACHE_MB": " [256",
     }
 
@@ -168,7 +169,7 @@ def test_every_setting_may_come_from_a_file(tmp_path: Path) -> None:
     said = {
         "DATABASE_URL": "postgres://h/d", "PORT": "81", "WORKERS": "2", "WRITE_KEYS": "a,b", "CACHE_MB": "5",
         "USER_TOKENS": "off", "APNS_URL": "https://push", "FCM_URL": "https://push", "CLOCK": "replay",
-        "WEATHER_URL": "https://sky", "HOST": "localhost",
+        "WEATHER_URL": "https://sky", "HOST": "localhost", "SILENCE_MINUTES": "7",
     }  # fmt: skip
     names = [setting.variable.removeprefix("VIEWFINDER_") for setting in SETTINGS]
     values = {name: said.get(name, f"the {name}") for name in names}

@@ -7,7 +7,7 @@ import contextlib
 import gc
 import secrets
 from collections.abc import Awaitable, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import msgspec
@@ -168,11 +168,12 @@ class Engine:
         return self.settings.rules != PUBLISHED
 
     async def _rules(self) -> Reloading:
+        silence = timedelta(minutes=self.settings.silence_minutes)
         if not self._follows_folders:
-            return Reloading(self._checked, from_database(self.revisions), self._keep)
+            return Reloading(self._checked, from_database(self.revisions), self._keep, silence)
         await self._keep(self._checked.files)
         rules, models = Path(self.settings.rules), Path(self.settings.models)
-        return Reloading(self._checked, from_folders(rules, models), self._keep)
+        return Reloading(self._checked, from_folders(rules, models), self._keep, silence)
 
     async def _keep(self, files: Files) -> None:
         """Stores the files of a revision; those of a folder become what is published."""

@@ -31,7 +31,7 @@ class PresenceView(msgspec.Struct, frozen=True):
 
 
 class ProfileView(msgspec.Struct, frozen=True, kw_only=True):
-    """`GET /admin/profiles/{namespace}/{value}`."""
+    """`GET /admin/profiles/{namespace}/{value}`. After silence `presence` is empty, and not known."""
 
     id: str
     version: int
@@ -42,6 +42,7 @@ class ProfileView(msgspec.Struct, frozen=True, kw_only=True):
     audiences: list[str]
     devices: list[dict[str, Any]]
     presence: list[PresenceView]
+    presence_known: bool = msgspec.field(name="presenceKnown")
     propensities: dict[str, float]
 
     def __repr__(self) -> str:
@@ -65,6 +66,7 @@ async def find(engine: Engine, namespace: str, value: str) -> Profile | None:
 def view(profile: Profile, ruling: Ruling, now: datetime) -> ProfileView:
     """The profile as it reads at `now`; the propensities are those of this very moment."""
     rules, presence = ruling.rules, profile.presence
+    known = is_known(presence, now, rules.silence)
     return ProfileView(
         id=profile.id,
         version=profile.version,
@@ -85,9 +87,8 @@ def view(profile: Profile, ruling: Ruling, now: datetime) -> ProfileView:
             }
             for device, address in profile.devices.items()
         ],
-        presence=[PresenceView(fence, since) for fence, since in presence.inside.items()]
-        if is_known(presence, now)
-        else [],
+        presence=[PresenceView(fence, since) for fence, since in presence.inside.items()] if known else [],
+        presence_known=known,
         propensities=_propensities(profile, ruling, now),
     )
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import structlog
 import watchfiles
 
@@ -21,6 +22,7 @@ from engine.app import metrics, rulesets
 from engine.app.rule_builder import Builder, BuilderLost
 from engine.app.rulesets import Checked, Files
 from engine.app.ruling import Ruling
+from engine.domain.places.presence import SILENCE
 from engine.formats.problems import Problem
 
 QUIET_MILLISECONDS = 100
@@ -41,11 +43,19 @@ class Reloading:
     """The running rules. `reload` whenever there may be others.
 
     `keep` stores a revision before anything is decided by it, so that what it decides can be replayed.
+    `silence` is how long after a fix presence is known.
     """
 
-    def __init__(self, checked: Checked, read: Read, keep: Callable[[Files], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        checked: Checked,
+        read: Read,
+        keep: Callable[[Files], Awaitable[None]],
+        silence: timedelta = SILENCE,
+    ) -> None:
         assert checked.ruling is not None
-        self.ruling: Ruling = checked.ruling
+        self._silence = silence
+        self.ruling: Ruling = self._as_set(checked.ruling)
         self.loaded_at = datetime.now(UTC)
         self._read = read
         self._keep = keep
@@ -94,11 +104,15 @@ class Reloading:
             self._refuse(checked.problems, files.revision)
             return
         await self._keep(files)
-        self.ruling, self._said = checked.ruling, checked.problems
+        self.ruling, self._said = self._as_set(checked.ruling), checked.problems
         self._refusal, self._refused = (), None
         self.loaded_at = datetime.now(UTC)
         metrics.RELOADS.labels("taken").inc()
         log.info("rules_loaded", revision=self.ruling.rules.revision)
+
+    def _as_set(self, ruling: Ruling) -> Ruling:
+        """With what the engine's settings say, not the workspace."""
+        return Ruling(msgspec.structs.replace(ruling.rules, silence=self._silence), ruling.models)
 
     def _refuse(self, problems: tuple[Problem, ...], revision: str | None) -> None:
         if problems != self._refusal:

@@ -59,6 +59,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     webpush_subject: str | None = None
     weather_url: str | None = None
     clock: Literal["system", "replay"] = "system"
+    silence_minutes: int = 30
     cache_mb: int = 256
 
     def __repr__(self) -> str:
@@ -152,6 +153,11 @@ SETTINGS: tuple[Setting, ...] = (
         "clock",
         _one_of("system", "replay"),
         "replay: the pipeline's clock follows the events' sentAt; on loopback only",
+    ),
+    Setting(
+        "silence_minutes",
+        _whole(1, 1440),
+        "minutes without a fix after which nobody knows where a person is",
     ),
     Setting("cache_mb", _whole(1, 1_000_000), "memory for cached profiles, MB"),
 )

@@ -20,6 +20,7 @@ from engine.app.replies import Overloaded, Pending, Reply
 from engine.app.tick import Lane
 from engine.domain.people.events import Event
 from engine.domain.people.profiles import PROFILE_NAMESPACE
+from engine.domain.whereabouts import WITHDRAWN
 
 POLL_SECONDS = 0.5
 """Half of what a timer may be late."""
@@ -96,6 +97,11 @@ class Timers:
                 log.error("timer_unreadable", timer=timer.id)
                 continue
             event = msgspec.structs.replace(event, timestamp=timer.due_at, received_at=self._clock())
+            if event.name == WITHDRAWN:
+                # Before the timer goes with its event: what fails here is done again.
+                await self._store.fetch(
+                    "withdraw_positions", timer.bucket, timer.profile_id, event.properties["devices"]
+                )
             reply = Reply(1)
             keys = ((PROFILE_NAMESPACE, timer.profile_id),)
             place = (timer.bucket, timer.profile_id, timer.id, timer.due_at)

@@ -26,7 +26,7 @@ from engine.domain.people.events import Event, Kind, Location, Sender
 from engine.domain.people.profiles import Address, Profile
 from engine.domain.people.timers import NO_ALARMS, Alarms, is_internal
 from engine.domain.views import event_view, fence_view
-from engine.domain.whereabouts import sighting
+from engine.domain.whereabouts import sighting, withdrawn
 
 __all__ = ["Observation", "Sending", "Trigger", "Verdict", "judge", "observe", "settle"]
 
@@ -68,6 +68,9 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
     devices = fold.with_device(profile.devices, event, workspace)
     device = devices.get(event.device.id) if event.device is not None else None
     event = fold.coarsened(event, location_precision(consent, device, workspace))
+    presence, forgotten = profile.presence, NO_ALARMS
+    if event.consent:
+        presence, forgotten = withdrawn(rules, profile, consent, devices, event)
     profile = fold.with_outcome(msgspec.structs.replace(profile, devices=devices), event)
     sets_off = not is_internal(event)
     if outcomes.is_outcome(event):
@@ -77,14 +80,14 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
     triggers: list[Trigger] = []
     if (kind := TRIGGERS.get(event.kind)) is not None and sets_off:
         triggers.append(Trigger(kind, event.name, event.timestamp))
-    sighted = sighting(rules, profile.presence, event)
+    sighted = sighting(rules, presence, event, device)
     notes = sighted.notes
     for transition in sighted.transitions:
         fence = rules.fences[transition.fence]
         name = timed(fence.id, transition.span)
         triggers.append(Trigger(TriggerKind(transition.kind), name, transition.at, fence))
 
-    waiting, alarms = profile.waiting, sighted.alarms
+    waiting, alarms = profile.waiting, forgotten + sighted.alarms
     if is_internal(event) and event.name == memory.WAITED:
         ended = memory.waited(profile, event.properties)
         if ended is not None:

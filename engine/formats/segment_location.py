@@ -80,9 +80,15 @@ def read_location(fields: Mapping[str, Any], stated_at: datetime | None) -> Loca
         altitude=altitude,
         speed=None if speed is None or speed < 0 else speed,
         heading=None if heading is None or heading < 0 else heading % 360.0,
+        floor=_floor(fields.get("floor")),
         is_mock=fields.get("isMock") in (True, "true"),
         at=at,
     )
+
+
+def _floor(value: Any) -> int | None:
+    """A storey; what is no whole number of one is no statement."""
+    return value if type(value) is int and -100 <= value <= 1000 else None
 
 
 def _optional(value: Any) -> float | None:

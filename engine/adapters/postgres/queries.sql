@@ -309,5 +309,12 @@ WHERE e.bucket = old.bucket AND e.profile_id = old.profile_id AND e.seq = old.se
     AND e.received_at = old.received_at
 RETURNING 1;
 
+-- name: withdraw_positions
+-- Of one person's events that came from some devices ('' for those of none).
+UPDATE events
+SET located = false, body = (body::jsonb - 'location')::json, facts = (facts::jsonb - 'newest')::json
+WHERE bucket = $1 AND profile_id = $2 AND located AND coalesce(body::jsonb #>> '{device,id}', '') = ANY ($3)
+RETURNING 1;
+
 -- name: expired_outbox
 DELETE FROM outbox WHERE state IN ('sent', 'dropped') AND settled_at < $1;

@@ -40,6 +40,7 @@ class Location(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_default
 
     `at` is the fix's own time as the device stated it, not corrected for the device's clock:
     presence uses differences of it. `accuracy` is 25 where the phone gave none or a negative one.
+    `floor` is the storey of a building where the phone knows it, 0 being the ground floor.
     """
 
     latitude: float
@@ -48,6 +49,7 @@ class Location(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_default
     altitude: float | None = None
     speed: float | None = None
     heading: float | None = None
+    floor: int | None = None
     is_mock: bool = False
     at: datetime | None = None
 

@@ -46,6 +46,7 @@ def coarsened(event: Event, precision: Precision) -> Event:
         altitude=None,
         speed=None,
         heading=None,
+        floor=None,
     )
     return msgspec.structs.replace(event, location=coarse)
 

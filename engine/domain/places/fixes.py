@@ -35,6 +35,7 @@ class Fix(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A position in WGS 84 degrees, accurate to `accuracy_meters`, at the device's own time `at`.
 
     `sent_at` is the same device's clock when it sent the request, `received_at` ours when it came.
+    `floor` is the building's storey where the phone knows it, 0 being the ground floor.
     """
 
     latitude: float
@@ -45,6 +46,7 @@ class Fix(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     sent_at: datetime | None = None
     speed: float | None = None
     heading: float | None = None
+    floor: int | None = None
     is_mock: bool = False
     device_id: str = ""
 
@@ -118,6 +120,7 @@ def fix_of(event: Event) -> Fix | None:
         sent_at=event.sent_at if location.at is not None else None,
         speed=location.speed,
         heading=location.heading,
+        floor=location.floor,
         is_mock=location.is_mock,
         device_id=event.device.id if event.device is not None else "",
     )

@@ -13,14 +13,16 @@ import msgspec
 
 from engine.domain.places.approach import Approaches
 from engine.domain.places.fence_index import FenceIndex
+from engine.domain.places.shapes import Beacon
 
 
 class Interest(msgspec.Struct, frozen=True):
     """`stays`: fence id → how long a stay is told, the shortest first. `approaches` is None where no
-    rule has one."""
+    rule has one. `beacons`: a beacon's name → the fence that it is."""
 
     stays: Mapping[str, tuple[timedelta, ...]] = {}
     approaches: Approaches | None = None
+    beacons: Mapping[str, str] = {}
 
     def __repr__(self) -> str:
         return f"Interest({len(self.stays)} stays, approaches={self.approaches is not None})"
@@ -40,8 +42,11 @@ def interest(
         long.setdefault(fence, set()).add(span)
     ahead: dict[str, set[int]] = {}
     for fence, span in approaches:
+        if fence not in index:
+            continue  # a beacon lies nowhere
         ahead.setdefault(fence, set()).add(max(1, round(span.total_seconds())))
     return Interest(
         {fence: tuple(sorted(spans)) for fence, spans in long.items()},
         Approaches(index, ahead) if ahead else None,
+        {f.shape.name: f.id for f in index.fences.values() if isinstance(f.shape, Beacon)},
     )

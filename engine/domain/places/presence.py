@@ -38,6 +38,8 @@ RUN_FIXES: Final = 3
 RUN_TIME: Final = timedelta(seconds=30)
 COARSE_METERS: Final = 200.0
 """A fix less accurate than this says nothing about fences smaller than its accuracy."""
+WATCHED_METERS: Final = 100.0
+"""Phones watch no smaller circles well: they report those that they know of as entered and left."""
 MOST_FENCES: Final = 256
 MOST_DEVICES: Final = 8
 
@@ -55,8 +57,8 @@ class Presence(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     `inside`: fence id → time of entry. `pending`: fence id → the run that may change its state.
     `devices`: device id → trail, `carried` the one that speaks. `seen_at`: the last good fix of the
     carried device, by our clock; None before the first. `stayed`: fence id → the longest stay told,
-    seconds. `way` and `told` are kept only where a rule asks for approaches: the way walked of late,
-    and the approaches told.
+    seconds. `held`: the fences that only the phone's own word says the person is in. `way` and `told`
+    are kept only where a rule asks for approaches: the way walked of late, and the approaches told.
     """
 
     inside: Mapping[str, datetime] = {}
@@ -65,6 +67,7 @@ class Presence(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     carried: str = ""
     seen_at: datetime | None = None
     stayed: Mapping[str, float] = {}
+    held: tuple[str, ...] = ()
     way: Way = ()
     told: Told = NOBODY
 
@@ -123,6 +126,8 @@ def step(
         return Step(trail_only, (), Ignored.NOT_CARRIED)
 
     around = index.containing(fix.latitude, fix.longitude)
+    if fix.floor is not None and around:
+        around = tuple(fence for fence in around if not _on_another_floor(index, fence, fix.floor))
     coarse = fix.accuracy_meters > COARSE_METERS
     when = followed.trail.when
     if not around and not presence.inside and not presence.pending:
@@ -153,6 +158,8 @@ def step(
             pass
         elif (since is not None) == (fence in around):
             run = None
+        elif fence in presence.held:
+            changes, run = _weigh(fix, index, fence, False, run, known, watched_margin(index, fence))
         else:
             changes, run = _weigh(fix, index, fence, since is None, run, known)
         if changes and since is not None:
@@ -166,8 +173,14 @@ def step(
             if run is not None and len(pending) < MOST_FENCES:
                 pending[fence] = run
 
+    for fence, since in presence.inside.items():
+        if fence not in index and fence in index.fences:
+            inside[fence] = since  # a beacon: only the phone hears it
     devices = _devices(presence, fix.device_id, followed.trail)
     after = Presence(inside, pending, devices, fix.device_id, when)
+    if presence.held:
+        held = tuple(fence for fence in presence.held if fence in inside and fence not in around)
+        after = msgspec.structs.replace(after, held=held)
     long: tuple[Transition, ...] = ()
     if interest.stays and presence.inside:
         stayed, lasted = dwell.lasted(presence, inside, when, interest.stays, silence)
@@ -195,10 +208,28 @@ def _approached(step: Step, before: Presence, followed: Followed, fix: Fix, inte
     return Step(after, (*step.transitions, *ahead), step.ignored, step.inaccurate_for)
 
 
+def _on_another_floor(index: FenceIndex, fence: str, floor: int) -> bool:
+    """Whether the fence states a floor, and it is not this one."""
+    stated = index.fences[fence].properties.get("floor")
+    return stated is not None and stated != floor
+
+
+def watched_margin(index: FenceIndex, fence: str) -> float:
+    """How far outside of the fence the circle still lies that phones watch in its place, metres."""
+    return max(0.0, WATCHED_METERS - index.radius_meters(fence))
+
+
 def _weigh(
-    fix: Fix, index: FenceIndex, fence: str, entering: bool, run: Run | None, known: bool
+    fix: Fix,
+    index: FenceIndex,
+    fence: str,
+    entering: bool,
+    run: Run | None,
+    known: bool,
+    margin: float = 0.0,
 ) -> tuple[bool, Run | None]:
-    """Whether a fix on the other side of the edge changes the state, else the run it belongs to."""
+    """Whether a fix on the other side of the edge, or of one that lies `margin` metres farther out,
+    changes the state, else the run it belongs to."""
     if entering:
         if not known:
             return True, None
@@ -206,7 +237,9 @@ def _weigh(
         if depth > fix.accuracy_meters / 2:
             return True, None
     else:
-        distance = index.distance_meters(fence, fix.latitude, fix.longitude)
+        distance = index.distance_meters(fence, fix.latitude, fix.longitude) - margin
+        if distance < 0.0 and not margin:
+            distance = fix.accuracy_meters + 1.0  # over or under it, on another floor
         if distance > 3 * fix.accuracy_meters:
             return True, None
         if distance <= fix.accuracy_meters:
