@@ -38,6 +38,7 @@ def put_forward(
                 fence=trigger.fence,
                 scope=own,
                 variant=arm,
+                deferred_at=trigger.deferred_at,
             )
 
 

@@ -13,8 +13,8 @@ from datetime import datetime
 import msgspec
 
 from engine.domain.candidates import before_scoring, models_needed, put_forward, reachable, scope_of
-from engine.domain.observation import Observation, Trigger, occurrences, waited
-from engine.domain.offers import caps, contest, eligibility
+from engine.domain.observation import Observation, Trigger, occurrences, resumed, waited
+from engine.domain.offers import caps, contest, deferral, eligibility
 from engine.domain.offers.decisions import Decision
 from engine.domain.offers.eligibility import Candidate, Circumstances
 from engine.domain.offers.rules import RuleSet, TriggerKind, audience_change, timed
@@ -93,6 +93,8 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
         if ended is not None:
             waiting = ended
             triggers.append(waited(rules, event))
+    elif is_internal(event) and event.name == deferral.DEFERRED:
+        triggers.append(resumed(rules, event))
     past = profile.past
     if triggers and (rules.watched_by_trigger or rules.waits_by_trigger):
         remembered = memory.remember(rules, profile, occurrences(triggers, event, now))
@@ -239,8 +241,10 @@ def judge(
     sends: list[Sending] = []
     alarms = NO_ALARMS
     for ordinal, group in enumerate(g for g in groups if g):
-        decision, won = contest.decide_group(rules.revision, seen.profile.seq, group, circumstances, ordinal)
+        ended = contest.decide_group(rules.revision, seen.profile.seq, group, circumstances, ordinal)
+        decision, won = ended.decision, ended.won
         decisions.append(decision)
+        alarms += ended.alarms
         if won is None:
             continue
         sends.append(Sending(decision, won, device_id, address))

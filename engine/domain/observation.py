@@ -21,13 +21,15 @@ from engine.domain.views import earlier_view, event_view, fence_view
 
 class Trigger(msgspec.Struct, frozen=True):
     """Something that can set rules off: the event itself, or a transition that its fix showed, each
-    at its own time. `event` is what expressions see as the event where that is an earlier one."""
+    at its own time. `event` is what expressions see as the event where that is an earlier one;
+    `deferred_at` is when the rule was set off and then put off."""
 
     kind: TriggerKind
     name: str
     at: datetime
     fence: Fence | None = None
     event: Mapping[str, Any] | None = None
+    deferred_at: datetime | None = None
 
     def __repr__(self) -> str:
         return f"Trigger({self.kind.value!r}, {self.name!r})"
@@ -57,7 +59,7 @@ def occurrences(triggers: Iterable[Trigger], event: Event, now: datetime) -> Ite
     """What happened, as the memory takes it."""
     view = event_view(event)
     for trigger in triggers:
-        if trigger.kind is not TriggerKind.WAIT:
+        if trigger.kind not in (TriggerKind.WAIT, TriggerKind.DEFERRED):
             scope = Scope(event=view, geofence=fence_view(trigger.fence, trigger.at), now=now)
             fence = trigger.fence.id if trigger.fence is not None else None
             yield Occurrence((trigger.kind, trigger.name), trigger.at, scope, fence)
@@ -68,3 +70,16 @@ def waited(rules: RuleSet, event: Event) -> Trigger:
     told = event.properties
     fence = rules.fences.get(told.get("geofence", ""))
     return Trigger(TriggerKind.WAIT, told["rule"], event.timestamp, fence, earlier_view(told["event"]))
+
+
+def resumed(rules: RuleSet, event: Event) -> Trigger:
+    """What a rule that was put off is set off by: what set it off then."""
+    told = event.properties
+    return Trigger(
+        TriggerKind.DEFERRED,
+        told["rule"],
+        datetime.fromisoformat(told["at"]),
+        rules.fences.get(told.get("geofence", "")),
+        earlier_view(told["event"]),
+        datetime.fromisoformat(told["decided"]),
+    )

@@ -46,6 +46,7 @@ def filed(
     by_trigger = {
         **_by_trigger(by_name, lambda rule: rule.when if rule.when.wait is None else None),
         **{(TriggerKind.WAIT, rule.id): (rule,) for rule in by_name if rule.when.wait is not None},
+        **{(TriggerKind.DEFERRED, rule.id): (rule,) for rule in by_name},
     }
     waits_by_trigger = _by_trigger(by_name, lambda rule: rule.when if rule.when.wait is not None else None)
     computed_by_trigger = _by_trigger(workspace.computed, lambda trait: trait.pattern)

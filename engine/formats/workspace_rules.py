@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import time, timedelta, tzinfo
-from typing import Final
+from typing import Final, Literal, cast
 
 from engine.domain.offers.caps import WEEKDAYS
+from engine.domain.offers.eligibility import DEFERRED_KEPT
 from engine.domain.offers.expressions import Type
-from engine.domain.offers.rules import PLACED, Cap, During, Offer, Rule, TriggerKind
+from engine.domain.offers.rules import PLACED, Cap, During, Offer, Rule, SendTime, TriggerKind
 from engine.formats.located_yaml import AnyNode, Entry, ListNode, MapNode, Scalar
 from engine.formats.workspace_caps import caps
 from engine.formats.workspace_dates import Dates, dates
@@ -45,6 +46,7 @@ _FIELDS: Final = (
     "holdout",
     "variants",
     "cap",
+    "send",
     "quiet",
     "fresh",
     "priority",
@@ -53,8 +55,8 @@ _FIELDS: Final = (
     "starts",
     "ends",
 )
-_LATER: Final = ("send", "placement")
-_OF_OFFERS: Final = ("offer", "offers", "variants", "cap", "experiment", "holdout", "lever", "quiet")
+_LATER: Final = ("placement",)
+_OF_OFFERS: Final = ("offer", "offers", "variants", "cap", "experiment", "holdout", "lever", "quiet", "send")
 """What a rule that does something has no use for: an action competes with nothing and counts as nothing."""
 FRESH_AT_PLACES: Final = timedelta(minutes=10)
 """How old the fix of what happens at a place may be, where a rule says nothing; that of an approach
@@ -93,8 +95,8 @@ def rule(
         fresh = min(FRESH_AT_PLACES, ahead or FRESH_AT_PLACES)
     if "fresh" in found:
         fresh = duration(found["fresh"], problems)
-    if "quiet" in found:
-        choice(found["quiet"], problems, ("drop",), ("defer",))
+    quiet = choice(found["quiet"], problems, ("defer", "drop")) if "quiet" in found else None
+    send = _send(found["send"], problems) if "send" in found else None
     priority = lever = None
     if "priority" in found:
         priority = number(found["priority"], problems, "priority", low=-_MOST, high=_MOST)
@@ -125,6 +127,8 @@ def rule(
         during=during,
         caps=capped,
         fresh=fresh,
+        send=send,
+        quiet=cast(Literal["defer", "drop"] | None, quiet),
         priority=priority or 0.0,
         lever=lever or 0.0,
         tags=tags,
@@ -166,6 +170,18 @@ def _action(
             problems.append(unresolved(do, "action", wanted, declared.actions))
         return None
     return wanted
+
+
+def _send(node: AnyNode, problems: Problems) -> SendTime | None:
+    found = fields(node, problems, ("at", "expires"), expected='a time such as {at: "10:00", expires: 2d}')
+    if found is None:
+        return None
+    if "at" not in found:
+        problems.append(node.problem('"at" is missing'))
+        return None
+    at = time_of_day(found["at"], problems)
+    expires = duration(found["expires"], problems) if "expires" in found else DEFERRED_KEPT
+    return None if at is None or expires is None else SendTime(at, expires)
 
 
 def _several(node: AnyNode, problems: Problems, declared: Declared) -> tuple[str, ...]:

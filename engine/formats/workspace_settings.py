@@ -154,15 +154,14 @@ def _quiet_hours(node: AnyNode, problems: Problems) -> QuietHours | None:
         return None
     missing = [word for word in ("from", "to") if word not in found]
     problems.extend(node.problem(f'"{word}" is missing') for word in missing)
-    if "then" in found:
-        choice(found["then"], problems, ("drop",), ("defer",))
+    then = choice(found["then"], problems, ("defer", "drop")) if "then" in found else None
     start = time_of_day(found["from"], problems) if "from" in found else None
     end = time_of_day(found["to"], problems) if "to" in found else None
     if start is None or end is None:
         return None
     if start == end:
         problems.append(found["to"].problem("quiet hours that end when they begin"))
-    return QuietHours(start, end)
+    return QuietHours(start, end, then == "defer")
 
 
 def _server_only(node: AnyNode, problems: Problems) -> frozenset[str]:

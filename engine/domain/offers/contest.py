@@ -5,13 +5,26 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from engine.domain.offers import arbitration, eligibility
+import msgspec
+
+from engine.domain.offers import arbitration, deferral, eligibility
 from engine.domain.offers.decisions import ORDER, Decision, Judged, Outcome, Reason, decision_id
+from engine.domain.offers.deferral import Deferred
 from engine.domain.offers.eligibility import Candidate, Circumstances, Stop, Worth
 from engine.domain.people.profiles import Contact, bucket_of
+from engine.domain.people.timers import NO_ALARMS, Alarms
 
 DEFAULT_TIME_TO_LIVE = timedelta(hours=4)
 ACTION_TIME_TO_LIVE = timedelta(days=1)
+
+
+class Contest(msgspec.Struct, frozen=True):
+    """How a contest ended: the record, the winner if the offer is made now, and the timer of one that is
+    put off."""
+
+    decision: Decision
+    won: Candidate | None
+    alarms: Alarms = NO_ALARMS
 
 
 def decide_group(
@@ -20,8 +33,8 @@ def decide_group(
     group: list[tuple[Candidate, Worth | Stop]],
     circumstances: Circumstances,
     ordinal: int,
-) -> tuple[Decision, Candidate | None]:
-    """One decision over candidates that compete: the winner if there is one, and the record."""
+) -> Contest:
+    """One decision over candidates that compete."""
     ranks = {
         position: arbitration.rank(c.rule, result.value, c.fence.id if c.fence else None, c.offer.id)
         for position, (c, result) in enumerate(group)
@@ -29,26 +42,35 @@ def decide_group(
     }
     best = min(ranks, key=ranks.__getitem__) if ranks else None
     won: Candidate | None = None
+    deferred: Deferred | None = None
     judged: list[Judged] = []
     for position, (candidate, result) in enumerate(group):
         stop = result if isinstance(result, Stop) else None
         if position == best:
             stop = eligibility.control(candidate, circumstances)
-            stop = stop or eligibility.quiet(candidate, circumstances)
-            won = candidate if stop is None else None
+            put_off = deferral.put_off(candidate, circumstances) if stop is None else stop
+            if isinstance(put_off, Deferred):
+                deferred, stop = put_off, Stop(put_off.reason, put_off.numbers)
+            else:
+                won, stop = candidate if put_off is None else None, put_off
         elif best is not None and stop is None:
             stop = Stop(Reason.OUTRANKED, {"by": group[best][0].rule.id, **_scores(group[best][1])})
         judged.append(_judged(candidate, result, stop))
 
     profile_id = circumstances.profile.id
     leading = judged[best] if best is not None else max(judged, key=_how_far)
+    outcome, expires_at = Outcome.SUPPRESSED, None
+    if won is not None:
+        outcome, expires_at = Outcome.OFFERED, circumstances.now + _time_to_live(won)
+    elif deferred is not None:
+        outcome, expires_at = Outcome.DEFERRED, deferred.expires_at
     decision = Decision(
         id=decision_id(profile_id, bucket_of(profile_id), seq, ordinal, circumstances.now),
         message_id=circumstances.event.message_id,
         profile_id=profile_id,
         decided_at=circumstances.now,
         trigger=(group[best][0] if best is not None else _candidate_of(group, judged, leading)).trigger.value,
-        outcome=Outcome.SUPPRESSED if won is None else Outcome.OFFERED,
+        outcome=outcome,
         revision=revision,
         channel="webhook" if group[0][0].is_action else "push",
         geofence=leading.geofence,
@@ -57,10 +79,12 @@ def decide_group(
         reason=leading.reason,
         propensity=leading.propensity,
         expected_value=leading.expected_value,
-        expires_at=None if won is None else circumstances.now + _time_to_live(won),
+        expires_at=expires_at,
         candidates=tuple(judged),
     )
-    return decision, won
+    if deferred is None or best is None:
+        return Contest(decision, won)
+    return Contest(decision, None, deferral.alarm(group[best][0], deferred, decision.id, circumstances.now))
 
 
 def contact_of(decision: Decision, won: Candidate) -> Contact:

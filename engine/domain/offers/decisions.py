@@ -44,6 +44,7 @@ class Reason(StrEnum):
     HOLDOUT = "holdout"
     EXPERIMENT_CONTROL = "experiment_control"
     QUIET_HOURS = "quiet_hours"
+    SEND_TIME = "send_time"
 
 
 ORDER: Mapping[Reason, int] = {reason: position for position, reason in enumerate(Reason)}

@@ -7,7 +7,7 @@ and its numbers. Nothing is raised and nothing is changed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from math import isfinite
 from typing import Any
 
@@ -46,6 +46,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     fence: Fence | None
     scope: Scope
     variant: str | None = None
+    deferred_at: datetime | None = None
 
     @property
     def is_contract(self) -> bool:
@@ -96,6 +97,9 @@ class Worth(msgspec.Struct, frozen=True):
     value: float | None = None
 
 
+DEFERRED_KEPT = timedelta(days=1)
+"""How long after its trigger an offer that was put off may be made, where no `send` says so."""
+
 _BEING_THERE = (TriggerKind.ENTER, TriggerKind.DWELL)
 """What must find the person inside still; an exit and an approach must not."""
 
@@ -124,9 +128,12 @@ def consent(c: Candidate, now: Circumstances) -> Stop | None:
 
 
 def freshness(c: Candidate, now: Circumstances) -> Stop | None:
-    age = (now.now - c.at).total_seconds()
+    age = ((c.deferred_at or now.now) - c.at).total_seconds()
     if c.rule.fresh is not None and age > c.rule.fresh.total_seconds():
         return Stop(Reason.STALE_EVENT, {"ageSeconds": age, "freshSeconds": c.rule.fresh.total_seconds()})
+    if c.deferred_at is not None:
+        expires = c.at + (c.rule.send.expires if c.rule.send is not None else DEFERRED_KEPT)
+        return Stop(Reason.STALE_EVENT, {"expired": expires}) if now.now > expires else None
     if c.fence is None:
         return None
     if now.fences_at_newest is not None:
@@ -162,7 +169,8 @@ def sequence(c: Candidate, now: Circumstances) -> Stop | None:
         for step in steps:
             past = now.profile.past if own.isdisjoint(step.pattern.triggers) else now.past
             since = c.at - step.within if step.within is not None else None
-            found = happened(past, step, c.scope, since, c.at if wanted else None)
+            but = c.at if c.deferred_at is not None and not own.isdisjoint(step.pattern.triggers) else None
+            found = happened(past, step, c.scope, since, c.at if wanted else None, but)
             if found is UNKNOWN:
                 unknown = unknown or Stop(Reason.CONDITION_UNKNOWN, {name: step.text})
             elif found is not wanted:
@@ -314,14 +322,3 @@ def control(c: Candidate, now: Circumstances) -> Stop | None:
         left = 1.0 - sum(arm.share for arm in rule.variants)
         return Stop(Reason.EXPERIMENT_CONTROL, {"share": left, "of": rule.experiment or rule.id})
     return None
-
-
-def quiet(c: Candidate, now: Circumstances) -> Stop | None:
-    """Checked for the winner only, after arbitration."""
-    hours = now.workspace.quiet_hours
-    if hours is None or c.stands_alone or not caps.is_quiet(hours, now.local):
-        return None
-    return Stop(
-        Reason.QUIET_HOURS,
-        {"from": f"{hours.start:%H:%M}", "to": f"{hours.end:%H:%M}", "local": f"{now.local:%H:%M}"},
-    )

@@ -57,10 +57,20 @@ class Purpose(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class QuietHours(msgspec.Struct, frozen=True):
-    """From `start` (inclusive) to `end` (exclusive), local time; may pass midnight."""
+    """From `start` (inclusive) to `end` (exclusive), local time; may pass midnight. With `defer`, what
+    falls into them waits for their end."""
 
     start: time
     end: time
+    defer: bool = False
+
+
+class SendTime(msgspec.Struct, frozen=True):
+    """At which hour of the person's own day an offer is made, and how long after its trigger it may
+    still be."""
+
+    at: time
+    expires: timedelta = timedelta(days=1)
 
 
 class During(msgspec.Struct, frozen=True):
@@ -112,6 +122,8 @@ class TriggerKind(StrEnum):
     EXIT = "exit"
     AUDIENCE = "audience"
     """A person entered or left an audience; the trigger's name is `audience_change(…)`."""
+    DEFERRED = "deferred"
+    """An offer's hour has come; the trigger's name is the rule's id."""
     WAIT = "wait"
     """A rule has waited long enough (`for`); the trigger's name is the rule's id."""
     DWELL = "dwell"
@@ -317,6 +329,8 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     during: During | None = None
     caps: tuple[Cap, ...] = ()
     fresh: timedelta | None = None
+    send: SendTime | None = None
+    quiet: Literal["defer", "drop"] | None = None
     priority: float = 0.0
     lever: float = 0.0
     tags: frozenset[str] = frozenset()

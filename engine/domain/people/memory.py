@@ -79,10 +79,15 @@ def _value(pattern_by: Any, scope: Scope) -> str | Unknown:
 
 
 def happened(
-    past: Past, step: Step, scope: Scope, since: datetime | None, until: datetime | None
+    past: Past,
+    step: Step,
+    scope: Scope,
+    since: datetime | None,
+    until: datetime | None,
+    but: datetime | None = None,
 ) -> bool | Unknown:
     """Whether the step's event happened from `since` to `until`, both included and both None for
-    without an end."""
+    without an end; other than at `but`."""
     values = past.get(step.key)
     if not values:
         return False
@@ -91,8 +96,10 @@ def happened(
         return UNKNOWN
     first = microseconds(since) if since is not None else None
     last = microseconds(until) if until is not None else None
+    left_out = microseconds(but) if but is not None else None
     return any(
-        (first is None or at >= first) and (last is None or at <= last) for at in values.get(value, ())
+        (first is None or at >= first) and (last is None or at <= last) and at != left_out
+        for at in values.get(value, ())
     )
 
 
