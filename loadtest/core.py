@@ -5,13 +5,10 @@ from __future__ import annotations
 import gc
 import random
 import time
-from collections.abc import Callable, Sequence
-from statistics import median
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
-import numpy as np
-import shapely
 from rich.table import Table
 
 from engine.app.ruling import Ruling
@@ -19,33 +16,12 @@ from engine.domain import decide
 from engine.domain.offers.propensity import features
 from engine.domain.people.events import Event
 from engine.domain.people.profiles import Profile
-from engine.domain.places.fence_index import Fence, build
-from engine.domain.places.shapes import Circle, Polygon, Shape
-from loadtest import city
+from loadtest import city, match
 
 STEPS: Final = 60
 WARM_STEPS: Final = 10
 ROUND_EVENTS: Final = 64
 """Events that share one run of a model, as in a busy tick."""
-POINTS: Final = 20_000
-REPEATS: Final = 5
-CIRCLE_CORNERS: Final = 64
-POLYGON_CORNERS: Final = 12
-
-_Points = Sequence[tuple[float, float]]
-
-
-class Match(msgspec.Struct, frozen=True, kw_only=True):
-    """Finding the fences around one point. `strtree_microseconds` is shapely's index on the same
-    points and shapes, a circle as a polygon of 64 corners."""
-
-    shapes: str
-    fences: int
-    engine_microseconds: float
-    strtree_microseconds: float
-    ratio: float
-    found: int
-    strtree_found: int
 
 
 class Decided(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,72 +39,17 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CoreReport(msgspec.Struct, frozen=True, kw_only=True):
-    matches: tuple[Match, ...]
+    matches: tuple[match.Match, ...]
     decided: Decided
 
 
 def measure() -> CoreReport:
-    """Everything; takes some ten seconds, most of them to build the city."""
-    chains = city.shops(random.Random(304))
-    places = [shop for chain in chains for shop in chain]
-    chance = random.Random(305)
-    points = [
-        (event.location.latitude, event.location.longitude)
-        for events in city.walk(chance, POINTS // city.PEOPLE + 1)
-        for event in events
-        if event.location is not None
-    ][:POINTS]
-    ruling = city.ruling(chains)
-    circles = [Circle(p.latitude, p.longitude, p.radius_meters) for p in places]
-    polygons = [city.outline_of(p, POLYGON_CORNERS) for p in places]
+    """Everything; takes some twenty seconds, most of them to build the city."""
+    ruling = city.ruling(city.shops(random.Random(304)))
     return CoreReport(
-        matches=(
-            _match("circles", circles, [city.outline_of(p, CIRCLE_CORNERS) for p in places], points),
-            _match("polygons", polygons, polygons, points),
-        ),
-        decided=_decided(ruling, chance),
+        matches=match.measure_city().matches,
+        decided=_decided(ruling, random.Random(305)),
     )
-
-
-def _match(name: str, shapes: Sequence[Shape], polygons: Sequence[Polygon], points: _Points) -> Match:
-    index = build(Fence(str(number), shape) for number, shape in enumerate(shapes))
-    tree = shapely.STRtree([_geometry(polygon) for polygon in polygons])
-    spots = [shapely.Point(longitude, latitude) for latitude, longitude in points]
-    shapely.prepare(tree.geometries)
-
-    def by_engine() -> int:
-        containing = index.containing
-        return sum(len(containing(latitude, longitude)) for latitude, longitude in points)
-
-    def by_strtree() -> int:
-        query = tree.query
-        return sum(len(query(spot, predicate="intersects")) for spot in spots)
-
-    engine, found = _best(by_engine)
-    strtree, strtree_found = _best(by_strtree)
-    return Match(
-        shapes=name,
-        fences=len(index),
-        engine_microseconds=engine / len(points) * 1e6,
-        strtree_microseconds=strtree / len(points) * 1e6,
-        ratio=strtree / engine,
-        found=found,
-        strtree_found=strtree_found,
-    )
-
-
-def _geometry(polygon: Polygon) -> shapely.Polygon:
-    return shapely.Polygon(np.array(polygon.rings[0])[:, ::-1])
-
-
-def _best(work: Callable[[], int]) -> tuple[float, int]:
-    """The median time of some repeats, in seconds, and what the work answered."""
-    times, answer = [], 0
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        answer = work()
-        times.append(time.perf_counter() - started)
-    return median(times), answer
 
 
 class _Times:
@@ -200,12 +121,12 @@ def table(report: CoreReport) -> Table:
     grid.add_column("what")
     for heading in ("µs", "STRtree µs", "STRtree / engine"):
         grid.add_column(heading, justify="right")
-    for match in report.matches:
+    for one in report.matches:
         grid.add_row(
-            f"geofence match, {match.fences:,} {match.shapes}",
-            f"{match.engine_microseconds:.2f}",
-            f"{match.strtree_microseconds:.2f}",
-            f"{match.ratio:.1f}",
+            f"geofence match, {one.fences:,} {one.shapes}",
+            f"{one.engine_microseconds:.2f}",
+            f"{one.strtree_microseconds:.2f}",
+            f"{one.ratio:.1f}",
         )
     decided = report.decided
     grid.add_section()
@@ -224,5 +145,5 @@ def notes(report: CoreReport) -> str:
         f"{decided.fences:,} circles, {decided.rules} rules, a model run per {ROUND_EVENTS} fixes; of people "
         f"on foot, {decided.transition_share:.0%} of whose fixes entered or left a fence and "
         f"{decided.candidate_share:.0%} had candidates.\n"
-        f"Found by engine / STRtree around {POINTS:,} points: {found}."
+        f"Found by engine / STRtree around {match.POINTS:,} points: {found}."
     )

@@ -8,6 +8,7 @@ next fix is most often in the same cell or in one that others were in before.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
@@ -145,6 +146,12 @@ class FenceIndex:
     def __len__(self) -> int:
         return len(self.fences)
 
+    def ids_nbytes(self) -> int:
+        """The memory that the ids and their numbers take."""
+        numbers = sum(map(sys.getsizeof, self._numbers.values()))
+        strings = sum(map(sys.getsizeof, self.ids))
+        return sys.getsizeof(self.ids) + strings + sys.getsizeof(self._numbers) + numbers
+
     def containing(self, latitude: float, longitude: float) -> tuple[str, ...]:
         """The ids of the fences around a point, edges included, in order of id."""
         if not self._levels:
@@ -205,7 +212,8 @@ class FenceIndex:
                 if isinstance(edge, CircleOutline) and edge.flat is not None:
                     circles.append((fence_id, *edge.flat))
                 else:
-                    others.append((fence_id, *edge.box, edge.contains))
+                    test = edge.within if isinstance(edge, AreaOutline) else edge.contains
+                    others.append((fence_id, *edge.box, test))
         ready: Ready = (tuple(sorted(inner)), tuple(circles), tuple(others))
         if len(self._ready) >= _MOST_CELLS_KEPT:
             self._ready.clear()

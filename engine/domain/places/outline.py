@@ -27,7 +27,7 @@ from engine.domain.places.earth import (
     to_vector,
     to_vectors,
 )
-from engine.domain.places.inside import Inside
+from engine.domain.places.inside import inside_of
 from engine.domain.places.lines import widened
 from engine.domain.places.planar import on_the_map
 from engine.domain.places.shapes import Area, Cells, Circle, Extended, Line
@@ -117,11 +117,11 @@ class AreaOutline:
         "_starts",
         "_steps",
         "box",
-        "contains",
         "latitude",
         "longitude",
         "radius_meters",
         "reach_meters",
+        "within",
     )
 
     def __init__(self, shape: Area, snap_degrees: float | None = None) -> None:
@@ -130,8 +130,8 @@ class AreaOutline:
         self._geometry = geometry
         west, south, east, north = geometry.bounds
         self.box = (south, west, north, east)
-        self.contains = Inside(geometry, edges).contains
-        """Whether a point (latitude, longitude) is inside; the edge is."""
+        self.within = inside_of(geometry, edges)
+        """Whether a point within the box is inside; the edge is."""
         self.radius_meters = sqrt(_area_square_meters(edges) / pi)
         starts, ends = _pieces(geometry, edges)
         self._starts = starts
@@ -142,6 +142,11 @@ class AreaOutline:
         self.latitude, self.longitude = to_degrees((float(middle[0]), float(middle[1]), float(middle[2])))
         away = ends - to_vector(self.latitude, self.longitude)
         self.reach_meters = float(arcs(np.linalg.norm(away, axis=1)).max()) if len(ends) else inf
+
+    def contains(self, latitude: float, longitude: float) -> bool:
+        """Whether the point is inside; the edge is."""
+        south, west, north, east = self.box
+        return south <= latitude <= north and west <= longitude <= east and self.within(latitude, longitude)
 
     def distance_meters(self, latitude: float, longitude: float) -> float:
         """The way to the nearest edge, negative inside, -inf where there is no edge (the whole

@@ -1,0 +1,233 @@
+"""The geofence match alone: the engine's index beside shapely's, on the same points and shapes."""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import pickle
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import numpy as np
+import shapely
+from rich.table import Table
+
+from engine.domain.places.fence_index import Fence, FenceIndex, build, index_of
+from engine.domain.places.packed_fences import pack
+from engine.domain.places.shapes import Circle, Polygon
+from loadtest import city
+
+POINTS: Final = 20_000
+REPEATS: Final = 5
+CIRCLE_CORNERS: Final = 64
+POLYGON_CORNERS: Final = 12
+MILLION: Final = 1_000_000
+TOWNS: Final = 5_000
+TOWN_METERS: Final = 6_000.0
+POLYGON_SHARE: Final = 0.1
+
+Points = Sequence[tuple[float, float]]
+
+
+class Match(msgspec.Struct, frozen=True, kw_only=True):
+    """Finding the fences around one point, in microseconds of processor time: where others were
+    before, and for the `first` time in each place. `strtree_microseconds` is shapely's index on the
+    same points and shapes, a circle as a polygon of 64 corners, asked point by point."""
+
+    shapes: str
+    fences: int
+    engine_microseconds: float
+    first_microseconds: float
+    strtree_microseconds: float
+    ratio: float
+    found: int
+    strtree_found: int
+
+
+class Built(msgspec.Struct, frozen=True, kw_only=True):
+    """An index built in another process and handed over: seconds, and megabytes of its arrays, of its
+    ids with their numbers, and of the packed fences themselves."""
+
+    build_seconds: float
+    hand_over_seconds: float
+    arrays_megabytes: float
+    ids_megabytes: float
+    fences_megabytes: float
+
+
+class MatchReport(msgspec.Struct, frozen=True, kw_only=True):
+    matches: tuple[Match, ...]
+    built: Built | None = None
+
+
+def measure_city() -> MatchReport:
+    """10,000 circles and 10,000 polygons in one city, for people who walk in it."""
+    places = [shop for chain in city.shops(random.Random(304)) for shop in chain]
+    points = city_points(random.Random(305))
+    circles = [Circle(p.latitude, p.longitude, p.radius_meters) for p in places]
+    polygons = [city.outline_of(p, POLYGON_CORNERS) for p in places]
+    round_ones = [city.outline_of(p, CIRCLE_CORNERS) for p in places]
+    return MatchReport(
+        matches=(
+            match("circles in a city", _built(circles), round_ones, points),
+            match("polygons in a city", _built(polygons), polygons, points),
+        )
+    )
+
+
+def measure_world() -> MatchReport:
+    """A million fences in 5,000 towns, one in ten a polygon, for people in the towns."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "index"
+        builder = multiprocessing.get_context("spawn").Process(target=_build_world, args=(target,))
+        builder.start()
+        builder.join()
+        if builder.exitcode:
+            raise SystemExit(builder.exitcode)
+        started = time.perf_counter()
+        with target.open("rb") as file:
+            build_seconds, index = pickle.load(file)
+        hand_over_seconds = time.perf_counter() - started
+    built = Built(
+        build_seconds=build_seconds,
+        hand_over_seconds=hand_over_seconds,
+        arrays_megabytes=index.arrays.nbytes() / 1e6,
+        ids_megabytes=index.ids_nbytes() / 1e6,
+        fences_megabytes=(len(index.fences.data) + index.fences.starts.nbytes) / 1e6,
+    )
+    points = [(p.latitude, p.longitude) for p in _world(random.Random(306), POINTS)]
+    polygons = [
+        city.outline_of(place, 4 * POLYGON_CORNERS if number % 10 else POLYGON_CORNERS)
+        for number, place in enumerate(_world(random.Random(7), MILLION))
+    ]
+    return MatchReport(matches=(match("all over the world", index, polygons, points),), built=built)
+
+
+def city_points(chance: random.Random) -> Points:
+    """Where the people of the city are, step by step."""
+    return [
+        (event.location.latitude, event.location.longitude)
+        for events in city.walk(chance, POINTS // city.PEOPLE + 1)
+        for event in events
+        if event.location is not None
+    ][:POINTS]
+
+
+def match(name: str, index: FenceIndex, polygons: Sequence[Polygon], points: Points) -> Match:
+    """Both indexes, each asked for every point."""
+    tree = shapely.STRtree(shapely.polygons([np.array(p.rings[0])[:, ::-1] for p in polygons]))
+    spots = [shapely.Point(longitude, latitude) for latitude, longitude in points]
+    shapely.prepare(tree.geometries)
+
+    def by_engine() -> int:
+        containing = index.containing
+        return sum(len(containing(latitude, longitude)) for latitude, longitude in points)
+
+    def by_strtree() -> int:
+        query = tree.query
+        return sum(len(query(spot, predicate="intersects")) for spot in spots)
+
+    first, _ = _timed(by_engine)
+    engine, found = _best(by_engine)
+    strtree, strtree_found = _best(by_strtree)
+    return Match(
+        shapes=name,
+        fences=len(index),
+        engine_microseconds=engine / len(points) * 1e6,
+        first_microseconds=first / len(points) * 1e6,
+        strtree_microseconds=strtree / len(points) * 1e6,
+        ratio=strtree / engine,
+        found=found,
+        strtree_found=strtree_found,
+    )
+
+
+def _built(shapes: Sequence[Circle | Polygon]) -> FenceIndex:
+    return build(Fence(str(number), shape) for number, shape in enumerate(shapes))
+
+
+def _world(chance: random.Random, count: int) -> Iterator[city.Place]:
+    """Places in towns: the same towns whatever the generator, between the polar circles."""
+    towns = random.Random(5)
+    middles = [
+        (math.degrees(math.asin(towns.uniform(-0.9, 0.9))), towns.uniform(-179, 179)) for _ in range(TOWNS)
+    ]
+    for _ in range(count):
+        latitude, longitude = chance.choice(middles)
+        north, east = chance.gauss(0, TOWN_METERS / 2), chance.gauss(0, TOWN_METERS / 2)
+        wide = 111_195.0 * math.cos(math.radians(latitude))
+        radius = chance.uniform(30, 150)
+        yield city.Place(latitude + north / 111_195.0, longitude + east / wide, radius)
+
+
+def _build_world(target: Path) -> None:
+    """In a process of its own: the fences, and their index, as a pickle with the seconds it took."""
+    fences = pack(
+        Fence(
+            f"fence-{number}",
+            Circle(place.latitude, place.longitude, place.radius_meters)
+            if number % round(1 / POLYGON_SHARE)
+            else city.outline_of(place, POLYGON_CORNERS),
+        )
+        for number, place in enumerate(_world(random.Random(7), MILLION))
+    )
+    started = time.perf_counter()
+    index = index_of(fences)
+    seconds = time.perf_counter() - started
+    with target.open("wb") as file:
+        pickle.dump((seconds, index), file, protocol=pickle.HIGHEST_PROTOCOL)
+    sys.stdout.flush()
+
+
+def _timed(work: Callable[[], int]) -> tuple[float, int]:
+    started = time.process_time()
+    answer = work()
+    return time.process_time() - started, answer
+
+
+def _best(work: Callable[[], int]) -> tuple[float, int]:
+    """The least time of some repeats, in seconds of processor time, and what the work answered: what
+    else the machine does only ever adds to it."""
+    times, answer = [], 0
+    for _ in range(REPEATS):
+        seconds, answer = _timed(work)
+        times.append(seconds)
+    return min(times), answer
+
+
+def table(report: MatchReport) -> Table:
+    """Microseconds, and the ratio to shapely's index."""
+    grid = Table(title="geofences around a point, one thread", title_justify="left")
+    grid.add_column("fences")
+    for heading in ("µs", "first time µs", "STRtree µs", "STRtree / engine"):
+        grid.add_column(heading, justify="right")
+    for one in report.matches:
+        grid.add_row(
+            f"{one.fences:,} {one.shapes}",
+            f"{one.engine_microseconds:.2f}",
+            f"{one.first_microseconds:.2f}",
+            f"{one.strtree_microseconds:.2f}",
+            f"{one.ratio:.1f}",
+        )
+    return grid
+
+
+def notes(report: MatchReport) -> str:
+    """What was found, and what the index takes."""
+    found = "; ".join(f"{m.found:,} / {m.strtree_found:,} {m.shapes}" for m in report.matches)
+    lines = [f"Found by engine / STRtree around {POINTS:,} points: {found}."]
+    if report.built is not None:
+        b = report.built
+        lines.append(
+            f"Built in another process in {b.build_seconds:.0f} s, "
+            f"handed over in {b.hand_over_seconds:.1f} s: "
+            f"arrays {b.arrays_megabytes:,.0f} MB, ids {b.ids_megabytes:,.0f} MB, "
+            f"the fences themselves {b.fences_megabytes:,.0f} MB."
+        )
+    return "\n".join(lines)
