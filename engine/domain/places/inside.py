@@ -47,14 +47,14 @@ def inside_of(geometry: shapely.Geometry, edges: Array) -> Test:
     def contains(latitude: float, longitude: float) -> bool:
         inside = False
         for low, high, at_low, slope in bands[int((latitude - south) * scale)]:
-            if low <= latitude <= high:
-                if latitude == low or latitude == high:
-                    return exact(latitude, longitude)
+            if low < latitude < high:
                 east = at_low + (latitude - low) * slope - longitude
                 if east > _ON_THE_EDGE:
                     inside = not inside
                 elif east > -_ON_THE_EDGE:
                     return exact(latitude, longitude)
+            elif latitude in (low, high):
+                return exact(latitude, longitude)
         return inside
 
     return contains
