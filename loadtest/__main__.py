@@ -1,5 +1,6 @@
 """`python -m loadtest`: the engine beside a bare echo. `python -m loadtest decide`: the pure core.
 `python -m loadtest approach`: how well approaches are told ahead.
+`python -m loadtest expressions`: one condition in our engine and in three others.
 
 Exit codes: 0 fine, 1 the engine lost events, answered anything but 200, or nothing could be
 measured; 2 wrong usage.
@@ -76,6 +77,18 @@ def decide(*, json: Json = False) -> None:
     console = Console()
     console.print(core.table(report))
     console.print(core.notes(report), highlight=False, soft_wrap=True)
+
+
+@app.command
+def expressions(*, json: Json = False) -> None:
+    """Time one compiled condition beside CEL's own implementation and two other engines."""
+    from loadtest import expressions as conditions  # its peers are there for development only
+
+    report = conditions.measure()
+    if json:
+        print(msgspec.json.encode(report).decode())
+        return
+    Console().print(conditions.table(report))
 
 
 @app.command

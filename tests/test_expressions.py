@@ -11,6 +11,7 @@ import pytest
 
 from engine.domain.offers.expressions import ExpressionError, Names, Type, compile_expression
 from engine.domain.offers.scope import UNKNOWN, Scope
+from loadtest.expressions import measure
 
 NOW = datetime(2026, 1, 12, 9, 5, 6, 789000, tzinfo=UTC)
 PROFILE: dict[str, Type | Names] = {
@@ -337,3 +338,14 @@ def test_deep_values_do_not_break_a_comparison() -> None:
 def test_a_name_that_no_scope_has_is_the_callers_mistake() -> None:
     with pytest.raises(ValueError, match="a scope has no weathr"):
         compile_expression("1 < 2", {"weathr": Type.MAP})
+
+
+def test_the_engines_of_the_benchmark_agree() -> None:
+    report = measure(rounds=1)
+    assert {timing.engine for timing in report.timings} == {
+        "viewfinder",
+        "cel-expr-python",
+        "zen-engine",
+        "common-expression-language",
+    }
+    assert all(timing.median_microseconds > 0 for timing in report.timings)

@@ -110,6 +110,39 @@ def index_of(text: Any, part: Any, start: Any = 0) -> int | None:
     return found
 
 
+def last_index_of(text: Any, part: Any, *start: Any) -> int | None:
+    """Where `part` is found last, no later than at `start`, or -1."""
+    if not _texts(text, part):
+        return None
+    last = whole(start[0]) if start else len(text)
+    if last is None or not 0 <= last <= len(text):
+        return None
+    found: int = text.rfind(part, 0, last + len(part))
+    return found
+
+
+def char_at(text: Any, at: Any) -> str | None:
+    """The character there; at the very end of the text none."""
+    place = whole(at)
+    if not _is_text(text) or place is None or not 0 <= place <= len(text):
+        return None
+    return text[place : place + 1]
+
+
+def reverse(text: Any) -> str | None:
+    return text[::-1] if _is_text(text) else None
+
+
+def join(parts: Any, separator: Any = "") -> str | None:
+    """The texts of a list as one, with `separator` between them."""
+    if not isinstance(parts, list | tuple) or not _texts(separator, *parts):
+        return None
+    if sum(map(len, parts)) + len(separator) * len(parts) > MAX_TEXT_RESULT:
+        return None
+    joined: str = separator.join(parts)
+    return joined
+
+
 def replace(text: Any, old: Any, new: Any, limit: Any = -1) -> str | None:
     """The first `limit` occurrences replaced; a negative limit means all."""
     times = whole(limit)
@@ -195,7 +228,11 @@ FUNCTIONS: Final[Mapping[str, Callable[..., Any]]] = {
     "trim": trim,
     "split": split,
     "substring": substring,
+    "charAt": char_at,
     "indexOf": index_of,
+    "lastIndexOf": last_index_of,
+    "reverse": reverse,
+    "join": join,
     "replace": replace,
     "int": to_int,
     "double": to_double,

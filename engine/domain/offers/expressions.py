@@ -9,7 +9,8 @@ indexes (`profile["first name"]`); `has(a.b)`; and
 |---|---|
 | lists, maps by their keys | `all` `exists` `exists_one` `filter` `map` (two or three arguments), `size` |
 | texts | `size` `contains` `startsWith` `endsWith` `matches` `lowerAscii` `upperAscii` `trim` |
-| | `split` `substring` `indexOf` `replace` |
+| | `split` `substring` `charAt` `indexOf` `lastIndexOf` `replace` `reverse` |
+| lists of texts | `join` |
 | times, for a time zone | `getFullYear` `getMonth` `getDate` `getDayOfMonth` `getDayOfWeek` |
 | | `getDayOfYear` `getHours` `getMinutes` `getSeconds` `getMilliseconds` |
 | durations | `getHours` `getMinutes` `getSeconds` `getMilliseconds` |
