@@ -29,7 +29,14 @@ ROOT = Path(__file__).parents[1]
 DATA = Path(__file__).parent / "data"
 DEFECTS = DATA / "defects"
 NO_MODELS = DEFECTS / "there-is-no-such-folder"
-LAID_AS = {"workspace": "workspace.yaml", "rules": "shop.yaml", "models": "card.yaml"}
+LAID_AS = {
+    "workspace": "workspace.yaml",
+    "rules": "shop.yaml",
+    "models": "card.yaml",
+    "advice": "shop.yaml",
+    "advice-of-settings": "workspace.yaml",
+}
+NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 
 Told = tuple[str, str | None]
 """`file:line:column: message` as `check` says it, and the suggestion."""
@@ -114,7 +121,7 @@ def test_a_defect_is_told_at_its_place(
     if kind == "models":
         models = shutil.copytree(models, tmp_path / "models")
     shutil.copy(file, (models if kind == "models" else rules) / LAID_AS[kind])
-    found = check(rules, models)
+    found = check(rules, models, NOW if kind.startswith("advice") else None)
     expected = expected_in(header(file))
     assert expected
     assert [told(problem) for problem in found.problems] == expected
@@ -174,14 +181,14 @@ def test_places_count_lines_and_characters_as_editors_do(newline: str, mark: byt
 
 
 def test_the_sound_workspace(rules: Path, models: Path) -> None:
-    found = check(rules, models)
+    found = check(rules, models, NOW)
     assert found.problems == ()
     assert found.ruling is not None
     assert set(found.ruling.models) == {"redeem"}
 
 
 def test_the_sample_workspace() -> None:
-    found = check(ROOT / "rules", ROOT / "models")
+    found = check(ROOT / "rules", ROOT / "models", datetime.now(UTC))
     assert found.problems == ()
     assert found.ruling is not None
 
@@ -205,6 +212,19 @@ def test_what_is_mended_is_a_warning_and_no_error(rules: Path) -> None:
     ]
     assert found.ruling is not None
     assert "A" in found.ruling.rules.fences
+
+
+def test_a_tag_of_no_geofence(rules: Path) -> None:
+    """A file may hold no place yet."""
+    (rules / "shops.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    (rules / "shop.yaml").write_text(
+        "geofences:\n  shops: {file: shops.geojson, id: properties.name, tags: [new]}\n"
+        "rules:\n  r: {when: {enter: {tag: new}}, offer: thanks}\n"
+    )
+    found = check(rules, NO_MODELS, NOW)
+    assert [told(problem) for problem in found.problems] == [
+        ("shop.yaml:4:13: warning: the rule never fires: no geofence has this tag", None)
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from engine.app.reasons import sentence, stopped_at, values_read
 from engine.app.rehearsal import Told
 from engine.app.rehearsal_story import Played
 from engine.domain.offers.decisions import ORDER, Decision, Judged, Outcome, Reason, is_worth_telling
-from engine.domain.offers.rules import Pattern, RuleSet
+from engine.domain.offers.rules import Pattern, Rule, RuleSet
 from engine.domain.views import fence_view
 from engine.formats.scenario import Expected, Scenario
 
@@ -146,13 +146,13 @@ def _never(expected: Expected, played: Played, rules: RuleSet) -> list[str]:
     lines: list[str] = []
     names = [expected.rule] if expected.rule else []
     if not names and expected.offer:
-        names = [rule.id for rule in rules.rules.values() if expected.offer in rule.offers]
+        names = [rule.id for rule in rules.rules.values() if expected.offer in offers_of(rule)]
         if not names:
             lines.append(f"no rule puts {expected.offer} forward")
     for name in names:
         rule = rules.rules[name]
-        if expected.offer and expected.offer not in rule.offers:
-            lines.append(f"{name} does not put {expected.offer} forward, but {', '.join(rule.offers)}")
+        if expected.offer and expected.offer not in offers_of(rule):
+            lines.append(f"{name} does not put {expected.offer} forward, but {', '.join(offers_of(rule))}")
         else:
             lines.append(f"nothing set off {name}, which waits for {waits_for(rule.when)}")
     happened: Counter[str] = Counter()
@@ -169,6 +169,11 @@ def _never(expected: Expected, played: Played, rules: RuleSet) -> list[str]:
     if ignored:
         lines.append(f"noted: {', '.join(f'{what} × {times}' for what, times in ignored.items())}")
     return lines
+
+
+def offers_of(rule: Rule) -> tuple[str, ...]:
+    """The offers that a rule can put forward, one for each variant where it has some."""
+    return rule.offers or tuple(variant.offer.id for variant in rule.variants)
 
 
 def waits_for(pattern: Pattern) -> str:

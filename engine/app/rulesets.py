@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 
 import msgspec
@@ -11,6 +12,7 @@ import msgspec
 from engine.adapters.onnx_models import VERSION_LENGTH, Model, ModelError, model_of
 from engine.app.ruling import Ruling
 from engine.domain.offers.propensity import ModelCard
+from engine.formats.advice import advice
 from engine.formats.problems import Problem, in_order
 from engine.formats.workspace import MODELS_PREFIX, load, read_folder, revision_of
 
@@ -53,23 +55,27 @@ def read(rules: Path, models: Path) -> Files:
     return Files(read_folder(rules), read_folder(models) if models.is_dir() else {})
 
 
-def check(rules: Path, models: Path) -> Checked:
-    """Reads, checks and compiles a workspace. Everything that is wrong with it is in `problems`.
+def check(rules: Path, models: Path, now: datetime | None = None) -> Checked:
+    """Reads, checks and compiles a workspace. Everything that is wrong with it is in `problems`; where
+    nothing is, and with `now`, also what is hardly meant.
 
     Raises:
         OSError: one of the folders cannot be read.
     """
-    return build(read(rules, models))
+    return build(read(rules, models), now)
 
 
-def build(files: Files) -> Checked:
+def build(files: Files, now: datetime | None = None) -> Checked:
     """Checks and compiles the files of a workspace."""
     loaded = load(files.rules, files.models)
     predictors, refused = load_models(loaded.models, files)
+    problems = [*loaded.problems, *refused]
     ruling = None
     if loaded.rule_set is not None and not refused:
         ruling = Ruling(loaded.rule_set, predictors)
-    return Checked(ruling, in_order([*loaded.problems, *refused]), loaded.sources, files)
+        if now is not None:
+            problems += advice(loaded.said, loaded.rule_set, now)
+    return Checked(ruling, in_order(problems), loaded.sources, files)
 
 
 def load_models(

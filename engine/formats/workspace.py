@@ -44,7 +44,8 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     """What came of the files. `rule_set` is None where any problem is an error.
 
     `models` are the cards that are sound by themselves, whatever else is not. `sources` are the files
-    that problems may name, by that name: `problems.render_all` quotes them.
+    that problems may name, by that name: `problems.render_all` quotes them. `said` is where everything
+    stands in them.
     """
 
     rule_set: RuleSet | None
@@ -52,6 +53,7 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
     problems: tuple[Problem, ...]
     revision: str
     sources: Mapping[str, bytes]
+    said: Sections
 
 
 def read_folder(path: str | os.PathLike[str]) -> dict[str, bytes]:
@@ -154,11 +156,21 @@ def load(rules: Mapping[str, bytes], models: Mapping[str, bytes] | None = None) 
     found_problems = in_order(problems)
     if any(problem.severity == "error" for problem in found_problems):
         return Loaded(
-            rule_set=None, models=known, problems=found_problems, revision=revision, sources=sources
+            rule_set=None,
+            models=known,
+            problems=found_problems,
+            revision=revision,
+            sources=sources,
+            said=said,
         )
     rule_set = filed(revision, workspace, places.fences, offers, actions, made, known, peopled)
     return Loaded(
-        rule_set=rule_set, models=known, problems=found_problems, revision=revision, sources=sources
+        rule_set=rule_set,
+        models=known,
+        problems=found_problems,
+        revision=revision,
+        sources=sources,
+        said=said,
     )
 
 

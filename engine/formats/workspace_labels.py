@@ -83,12 +83,7 @@ def check_offer(entry: Entry, offer: Offer, of: Uses, problems: Problems) -> Non
     for word, model in (("propensity", offer.model), ("baseline", offer.baseline)):
         for trait, way in _of_model(model, of) if model is not None else ():
             _refuse(found[word].node, trait, way, offer.purpose, of, problems)
-    for text in _texts(found["message"].node) if "message" in found else ():
-        for path, offset in names_read(text.text):
-            if path in of.traits:
-                line, column = place_in(text, offset)
-                at = Problem(text.source.file, line, column, "")
-                _refuse(at, path, "", offer.purpose, of, problems)
+    _check_texts(entry.node, offer.purpose, of, problems)
 
 
 def check_rule(entry: Entry, rule: Rule, offers: Mapping[str, Offer], of: Uses, problems: Problems) -> None:
@@ -96,7 +91,11 @@ def check_rule(entry: Entry, rule: Rule, offers: Mapping[str, Offer], of: Uses, 
     found = entry.node.entries if isinstance(entry.node, MapNode) else {}
     when = found["when"].node
     inner = when.entries.get("if") if isinstance(when, MapNode) else None
-    for purpose in sorted({offers[word].purpose for word in rule.offers if word in offers}):
+    purposes = {offers[word].purpose for word in rule.offers if word in offers}
+    for variant in rule.variants:
+        purposes.add(variant.offer.purpose)
+        _check_texts(_variant(found, variant.name), variant.offer.purpose, of, problems)
+    for purpose in sorted(purposes):
         if rule.condition is not None:
             _check(rule.condition, found["if"].node, purpose, of, problems)
         if rule.when.condition is not None and inner is not None:
@@ -168,6 +167,22 @@ def _refuse(at: Problem | AnyNode, trait: str, way: str, purpose: str, of: Uses,
         problems.append(msgspec.structs.replace(at, message=message, suggestion=hint))
     else:
         problems.append(at.problem(message, hint))
+
+
+def _variant(found: Mapping[str, Entry], name: str) -> AnyNode:
+    variants = found["variants"].node
+    assert isinstance(variants, MapNode)
+    return variants.entries[name].node
+
+
+def _check_texts(node: AnyNode, purpose: str, of: Uses, problems: Problems) -> None:
+    """The texts of an offer's, or a variant's, own message."""
+    message = node.entries.get("message") if isinstance(node, MapNode) else None
+    for text in _texts(message.node) if message is not None else ():
+        for path, offset in names_read(text.text):
+            if path in of.traits:
+                line, column = place_in(text, offset)
+                _refuse(Problem(text.source.file, line, column, ""), path, "", purpose, of, problems)
 
 
 def _texts(node: AnyNode) -> Iterator[Scalar]:

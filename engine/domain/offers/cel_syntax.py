@@ -5,6 +5,7 @@ The grammar is CEL's. What it leaves out is refused here by name: see `expressio
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final, Literal
 
 from engine.domain.offers.cel_nodes import (
@@ -57,8 +58,10 @@ RESERVED: Final = frozenset((
 SPOKEN: Final = {"and": "&&", "or": "||", "is": "==", "equals": "==", "mod": "%"}
 
 
+@lru_cache(maxsize=4096)
 def parse(text: str) -> Node:
-    """The tree of an expression within the limits, or ExpressionError with its first problem."""
+    """The tree of an expression within the limits, or ExpressionError with its first problem. A tree
+    is never changed, and the same text is read by more than one."""
     if len(text) > MAX_TEXT:
         raise refuse(f"longer than {MAX_TEXT:,} characters", MAX_TEXT, len(text))
     parser = Parser(tokens_of(text))
