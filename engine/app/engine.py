@@ -18,7 +18,7 @@ from engine.adapters.postgres.notices import listen
 from engine.adapters.postgres.outbox import Call, Outbox, Send
 from engine.adapters.postgres.revisions import Revisions
 from engine.adapters.postgres.store import Store, StoreError, connect
-from engine.app import jobs
+from engine.app import import_folder, jobs
 from engine.app.cache import ProfileCache
 from engine.app.clock import Clock, ReplayClock, system_clock
 from engine.app.ingest import Ingest
@@ -127,6 +127,7 @@ class Engine:
             asyncio.create_task(listen(self._dsn, self._heard), name="notices"),
             asyncio.create_task(self.merges.run(), name="merges"),
             asyncio.create_task(self._follow_others(), name="operations"),
+            asyncio.create_task(import_folder.watch(self, Path(settings.data) / import_folder.FOLDER)),
         ]
         if self._follows_folders:
             self._background.append(asyncio.create_task(self._watch(), name="watch"))

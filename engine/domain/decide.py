@@ -100,7 +100,8 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
         remembered = memory.remember(rules, profile, occurrences(triggers, event, now))
         if remembered is not None:
             past, waiting = remembered.past, remembered.waiting
-            alarms, notes = alarms + remembered.alarms, notes + remembered.notes
+            rung = Alarms((), remembered.alarms.cancelled) if event.history else remembered.alarms
+            alarms, notes = alarms + rung, notes + remembered.notes
 
     counts = profile.computed
     timezone, locale = fold.zone_and_locale(profile, event)
@@ -200,6 +201,8 @@ def judge(
     only names the models needed. On the second call it holds each of those, None for one that
     failed.
     """
+    if seen.event.history:
+        return Verdict(profile=seen.profile)
     matched = [
         (trigger, rule)
         for trigger in seen.triggers

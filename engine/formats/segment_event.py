@@ -61,6 +61,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     new_message_id: Callable[[], str]
     sent_at: datetime | None = None
     context: Mapping[str, Any] = {}
+    any_namespace: bool = False
+    """Whether an identity of another namespace is enough to say who."""
 
     def __repr__(self) -> str:
         return f"Receipt(received_at={self.received_at!r}, trusted={self.trusted}, …)"
@@ -77,7 +79,7 @@ def read_event(item: Item, kind: Kind, receipt: Receipt) -> Event | Refusal:
         user_id, anonymous_id, previous_id = _merged_ids(item, user_id, anonymous_id, previous_id)
         if item.merge_properties is not None:
             properties["mergeProperties"] = item.merge_properties
-    refusal = _missing_id(kind, user_id, anonymous_id, previous_id)
+    refusal = None if receipt.any_namespace else _missing_id(kind, user_id, anonymous_id, previous_id)
     if refusal is None:
         refusal = _long_id(user_id, anonymous_id, previous_id, group_id)
     if refusal is not None:

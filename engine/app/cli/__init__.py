@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from importlib.metadata import version
 from io import TextIOWrapper
+from keyword import iskeyword
 
 from cyclopts import App, CycloptsError
 
@@ -23,14 +24,17 @@ COMMANDS = {
     "demo": "Replay a real bus ride through the engine, on an embedded database of its own.",
     "test": "Play a workspace's scenario tests: no server, no database.",
     "check": "Check a workspace: every problem with its file, line and column.",
+    "import": "Bring in a file of profiles, purchases, consents, accounts or interactions.",
     "audiences": "How many people are in which audience, how many they were, and who.",
     "migrate": "Bring the database's schema up to date; serve does so when it starts.",
     "contract": "Write the OpenAPI document and the JSON Schemas for SDK authors into a folder.",
 }
 for name, text in COMMANDS.items():
     # Named, not imported: a command loads what it needs and nothing of the others.
+    own = f"{name}_" if iskeyword(name) else name
     app.command(
-        f"engine.app.cli.{name}:{name}",
+        f"engine.app.cli.{own}:{own}",
+        name=name,
         help=text,
         help_epilogue="Settings (environment variables):\n\n" + table() if name == "serve" else None,
     )

@@ -33,6 +33,7 @@ class Sender(StrEnum):
     CLIENT = "client"
     ENGINE = "engine"
     GENERATED = "generated"
+    IMPORT = "import"
 
 
 class Location(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
@@ -80,7 +81,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     `name` is the track event's, the page's or the screen's name. `timestamp` is the event's time
     after correction for the device's clock (wire.md, Time), `raw_timestamp` what the caller sent.
-    `trusted` is true for a server key. `consent` holds category or purpose names as sent.
+    `trusted` is true for a server key, `history` for what is told long after it
+    happened: it is counted, and offers nothing. `consent` holds category or purpose names as sent.
     """
 
     kind: Kind
@@ -102,6 +104,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     raw_timestamp: str | None = None
     sent_at: datetime | None = None
     trusted: bool = False
+    history: bool = False
 
     @property
     def known_at(self) -> datetime:

@@ -1,0 +1,144 @@
+"""`viewfinder import`: a file of profiles, purchases, consents, accounts or interactions."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from cyclopts import Parameter
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from engine.adapters.postgres import imports
+from engine.adapters.postgres.imports import Progress as Done
+from engine.adapters.postgres.migrations import migrate
+from engine.adapters.postgres.store import StoreError
+from engine.app.cli.check import check_folders, print_problems
+from engine.app.cli.environment import DATABASE_FAULTS, database, errors, fail, read_settings
+from engine.app.import_lanes import own_lanes
+from engine.app.importing import Import, Rejected
+from engine.app.importing_files import Prepared, prepare
+from engine.app.replies import Interrupted
+from engine.app.ruling import Ruling
+from engine.formats.import_mapping import KINDS, kind_of
+from engine.formats.import_rows import Unreadable
+from engine.formats.problems import render_all
+
+_json = msgspec.json.Encoder().encode
+
+
+def import_(
+    kind: str,
+    file: Path,
+    /,
+    *,
+    mapping: Annotated[Path | None, Parameter(help="YAML: which column is what.")] = None,
+    rejected: Annotated[Path | None, Parameter(help="Where rejected rows go; FILE.rejected.jsonl.")] = None,
+    json: Annotated[bool, Parameter(help="Print one JSON object.")] = False,
+) -> int:
+    """Bring in a CSV, JSON Lines or Parquet file, row by row as events. One that was interrupted goes on
+    where it was; the same file again adds nothing.
+
+    Parameters
+    ----------
+    kind
+        profiles, purchases, consents, accounts or interactions.
+    file
+        The file.
+    """
+    known = kind_of(kind)
+    if known is None:
+        fail(f"{kind!r}: expected one of {', '.join(KINDS)}", 2)
+        raise AssertionError
+    settings = read_settings()
+    checked = check_folders(Path(settings.rules), Path(settings.models))
+    if checked.ruling is None:
+        print_problems(checked, errors)
+        return 1
+    try:
+        prepared, problems = prepare(known, file, mapping, checked.ruling.rules.workspace)
+    except Unreadable as fault:
+        fail(f"{file}: {fault}", 1)
+        raise
+    except OSError as fault:
+        fail(f"{fault.filename or file}: {fault.strerror}", 2)
+        raise
+    if prepared is None:
+        sources = {str(mapping): mapping.read_bytes()} if mapping is not None else {}
+        errors.out(render_all(problems, sources), highlight=False)
+        return 1
+    beside = rejected or file.with_name(file.name + ".rejected.jsonl")
+    with database(settings) as dsn:
+        try:
+            code = asyncio.run(_run(dsn, checked.ruling, prepared, beside, json))
+            if beside.exists() and not beside.stat().st_size:
+                beside.unlink()
+            return code
+        except Interrupted:
+            fail("the database went away; run the same command again to go on", 1)
+        except (*DATABASE_FAULTS, StoreError) as fault:
+            fail(f"the database: {fault}; run the same command again to go on", 1)
+    return 1
+
+
+async def _run(dsn: str, ruling: Ruling, prepared: Prepared, beside: Path, json: bool) -> int:
+    await migrate(dsn)
+    async with own_lanes(dsn, ruling) as own:
+        pool = own.store.pool
+        done = await imports.begin(pool, prepared.identifier, prepared.kind, prepared.file.name)
+        if done.finished_at is not None:
+            _tell(prepared, done, 0.0, json, "was brought in before")
+            return 0
+        began, before = time.monotonic(), done.rows
+        with (
+            beside.open("ab" if before else "wb") as refused,
+            Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=Console(stderr=True),
+                disable=json or not sys.stderr.isatty(),
+            ) as bar,
+        ):
+            task = bar.add_task(prepared.file.name, total=prepared.total, completed=before)
+
+            def reject(row: Rejected) -> None:
+                refused.write(_json(row) + b"\n")
+
+            work = Import(
+                pool,
+                own.lanes,
+                ruling.rules.workspace,
+                prepared.identifier,
+                reject=reject,
+                watch=lambda progress: bar.update(task, completed=progress.rows),
+            )
+            with prepared.file.open("rb") as opened:
+                await work.run(prepared.table(opened).rows, prepared.event_of, done)
+        seconds = time.monotonic() - began
+    note = f"rejected rows are in {beside}" if done.rejected else ""
+    _tell(prepared, done, (done.rows - before) / max(seconds, 0.001), json, note)
+    return 0 if not done.rejected else 1
+
+
+def _tell(prepared: Prepared, done: Done, rate: float, json: bool, note: str) -> None:
+    if json:
+        told = {
+            "rows": done.rows,
+            "accepted": done.accepted,
+            "duplicates": done.duplicates,
+            "rejected": done.rejected,
+            "rowsPerSecond": round(rate),
+        }
+        sys.stdout.write(_json(told).decode() + "\n")
+        return
+    counts = f"{done.accepted:,} accepted, {done.duplicates:,} known before, {done.rejected:,} rejected"
+    speed = f", {rate:,.0f} rows/s" if rate else ""
+    sys.stdout.write(f"{prepared.file}: {done.rows:,} rows: {counts}{speed}\n")
+    if note:
+        sys.stdout.write(f"{note}\n")

@@ -1,0 +1,115 @@
+"""A watched folder: what is put into `DATA/import/KIND/` is brought in.
+
+A file is taken once it has stopped growing. `mapping.yaml` beside it says which column is what. Then it
+goes to `done/`, or to `failed/` with the reason in a text file beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import structlog
+
+from engine.adapters.postgres.store import StoreError
+from engine.app.importing import Rejected
+from engine.app.importing_files import bring_in, prepare
+from engine.app.replies import Interrupted
+from engine.formats.import_mapping import KINDS, Kind
+from engine.formats.import_rows import Unreadable
+from engine.formats.problems import render_all
+
+if TYPE_CHECKING:
+    from engine.app.engine import Engine
+
+POLL_SECONDS = 2.0
+FOLDER = "import"
+MAPPING = "mapping.yaml"
+_ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet")
+
+log = structlog.get_logger()
+_json = msgspec.json.Encoder().encode
+
+
+async def watch(engine: Engine, folder: Path) -> None:
+    """Looks now and then, for as long as the engine runs."""
+    sizes: dict[Path, int] = {}
+    while True:
+        await asyncio.sleep(POLL_SECONDS)
+        found = await asyncio.to_thread(_files, folder)
+        for file, size in found.items():
+            if sizes.get(file) == size and size:
+                try:
+                    await _take_alone(engine, file)
+                except Exception:
+                    log.exception("import_failed", file=file.name)
+        sizes = found
+
+
+def _files(folder: Path) -> dict[Path, int]:
+    """The files that wait, with their sizes."""
+    return {
+        file: file.stat().st_size
+        for kind in KINDS
+        for file in sorted((folder / kind).glob("*"))
+        if file.suffix.lower() in _ENDINGS and file.is_file()
+    }
+
+
+async def _take_alone(engine: Engine, file: Path) -> None:
+    """Of several workers on one folder, one takes a file."""
+    with file.open("rb") as opened:
+        try:
+            fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        await take(engine, file)
+
+
+async def take(engine: Engine, file: Path) -> None:
+    """Brings one file in and puts it away. What the database interrupts stays, and goes on later."""
+    refused = file.with_name(file.name + ".rejected.jsonl")
+    try:
+        reason = await _bring(engine, file, refused)
+    except (Interrupted, StoreError, asyncio.CancelledError) as fault:
+        log.warning("import_waits", file=file.name, fault=type(fault).__name__)
+        if isinstance(fault, asyncio.CancelledError):
+            raise
+        return
+    except (Unreadable, OSError) as fault:
+        reason = str(fault)
+    await asyncio.to_thread(_put_away, file, refused, reason)
+    log.info("imported" if reason is None else "import_failed", file=file.name)
+
+
+async def _bring(engine: Engine, file: Path, refused: Path) -> str | None:
+    kind: Kind = file.parent.name  # type: ignore[assignment]
+    beside = file.with_name(MAPPING)
+    said = beside if beside.is_file() else None
+    prepared, problems = prepare(kind, file, said, engine.ruling.rules.workspace)
+    if prepared is None:
+        return render_all(problems, {})
+    with refused.open("ab") as out:
+
+        def reject(row: Rejected) -> None:
+            out.write(_json(row) + b"\n")
+
+        with file.open("rb") as opened:
+            await bring_in(engine, prepared, opened, reject)
+    return None
+
+
+def _put_away(file: Path, refused: Path, reason: str | None) -> None:
+    to = file.parent / ("done" if reason is None else "failed")
+    to.mkdir(exist_ok=True)
+    file.replace(to / file.name)
+    if reason is not None:
+        (to / f"{file.name}.reason.txt").write_text(reason + "\n", "utf-8")
+    if refused.exists():
+        if refused.stat().st_size:
+            refused.replace(to / refused.name)
+        else:
+            refused.unlink()
