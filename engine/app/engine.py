@@ -18,6 +18,7 @@ from engine.adapters.postgres.notices import listen
 from engine.adapters.postgres.outbox import Call, Outbox, Send
 from engine.adapters.postgres.revisions import Revisions
 from engine.adapters.postgres.store import Store, StoreError, connect
+from engine.adapters.weather import OpenMeteo
 from engine.app import import_folder, jobs
 from engine.app.cache import ProfileCache
 from engine.app.clock import Clock, ReplayClock, system_clock
@@ -31,6 +32,7 @@ from engine.app.sender import Sender
 from engine.app.settings import PUBLISHED, Settings
 from engine.app.tick import Lane
 from engine.app.timers import Timers
+from engine.app.weather import Weather
 from engine.domain.people.consent import permits
 
 LOOK_SECONDS = 1.0
@@ -96,6 +98,8 @@ class Engine:
             now=self.clock,
             on_settled=lambda: self.timers.wake(),
         )
+        self._sky = OpenMeteo(settings.weather_url) if settings.weather_url is not None else None
+        self.weather = Weather(self._sky) if self._sky is not None else None
         self.cache = ProfileCache(settings.cache_mb * 1024 * 1024)
         self.lane = Lane(
             store=self.store,
@@ -105,6 +109,7 @@ class Engine:
             secret=secret,
             providers=frozenset(providers),
             take_sends=self.sender.take,
+            weather=self.weather,
             merged=lambda: self.merges.wake(),
         )
         self.merges = Merges(self.store, self.cache.evict)
@@ -129,6 +134,8 @@ class Engine:
             asyncio.create_task(self._follow_others(), name="operations"),
             asyncio.create_task(import_folder.watch(self, Path(settings.data) / import_folder.FOLDER)),
         ]
+        if self.weather is not None:
+            self._background.append(asyncio.create_task(self.weather.run(), name="weather"))
         if self._follows_folders:
             self._background.append(asyncio.create_task(self._watch(), name="watch"))
         # What ticks make is free of cycles: it goes by itself, and is not worth looking through.
@@ -149,6 +156,8 @@ class Engine:
         self.lane.close()
         await self._lane_task
         await self.sender.stop()
+        if self._sky is not None:
+            await self._sky.close()
         await self.store.close()
 
     async def not_ready(self) -> str | None:

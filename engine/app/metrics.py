@@ -27,6 +27,7 @@ MODEL_FAILED = Counter("viewfinder_model_failed", "Scores that a model could not
 LOST = Counter("viewfinder_commits_lost", "Events decided again because another engine was faster")
 CONFLICTS = Counter("viewfinder_commit_conflicts", "Ticks decided again after a deadlock or conflict")
 STARVED = Counter("viewfinder_ticks_exclusive", "Ticks decided under a lock after losing repeatedly")
+WEATHER = Counter("viewfinder_weather_requests", "Requests for readings, by what came of them", ["outcome"])
 RELOADS = Counter(
     "viewfinder_rules_reloads", "Attempts to exchange the rules, by what came of them", ["outcome"]
 )

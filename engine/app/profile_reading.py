@@ -96,7 +96,7 @@ def view(profile: Profile, ruling: Ruling, now: datetime) -> ProfileView:
 def _propensities(profile: Profile, ruling: Ruling, now: datetime) -> dict[str, float]:
     """What each model says of the person, apart from any event; those that cannot tell are left out."""
     workspace = ruling.rules.workspace
-    local = now.astimezone(caps.zone(profile.timezone, workspace.timezone))
+    local = now.astimezone(caps.zone(profile.zone, workspace.timezone))
     scope = Scope(
         profile=computed.profile_view(profile, workspace, now), local=caps.local_view(local), now=now
     )

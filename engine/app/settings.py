@@ -148,7 +148,11 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("fcm_credentials_file", _text, "the service account's JSON file; with it pushes go out by FCM"),
     Setting("webpush_key_file", _text, _LATER),
     Setting("webpush_subject", _text, _LATER),
-    Setting("weather_url", _http, _LATER),
+    Setting(
+        "weather_url",
+        _http,
+        "where the weather is read, such as https://api.open-meteo.com; without it rules know none",
+    ),
     Setting(
         "clock",
         _one_of("system", "replay"),

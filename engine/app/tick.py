@@ -32,6 +32,7 @@ from engine.app.rounds import decide_units
 from engine.app.ruling import Ruling
 from engine.app.succession import succeeded
 from engine.app.unit import Asked, Turn, Unit, components
+from engine.app.weather import Weather
 from engine.domain.offers.decisions import Decision, is_worth_telling
 from engine.domain.offers.rules import Namespace
 from engine.domain.people import identity
@@ -77,6 +78,7 @@ class Lane:
         secret: bytes,
         providers: frozenset[str],
         take_sends: Callable[[Sequence[Send], float], None],
+        weather: Weather | None = None,
         merged: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
@@ -87,6 +89,7 @@ class Lane:
         self._secret = secret
         self._providers = providers
         self._take_sends = take_sends
+        self._weather = weather
         self._merged = merged
         self._contended: dict[str, float] = {}
         self._namespaces: Sequence[Namespace] = ()
@@ -231,6 +234,7 @@ class Lane:
                 lease=str(uuid4()),
                 providers=self._providers,
                 is_kept=_is_kept,
+                weather=self._weather,
             )
             decide_units(units, ruling, turn, time.perf_counter() + DECIDE_BUDGET_SECONDS)
             decided = time.perf_counter()

@@ -14,6 +14,7 @@ from engine.adapters.postgres.rows import Commit, DecisionRow, EventRow, Shared,
 from engine.app.rendering import render_body, render_push
 from engine.app.replies import Pending
 from engine.app.unit_rows import NOWHERE, call_of, member_rows, outbox_row, send_of
+from engine.app.weather import Weather, sky
 from engine.domain import decide
 from engine.domain.decide import Observation, Verdict
 from engine.domain.offers.decisions import Decision, Message
@@ -44,6 +45,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     lease: str
     providers: frozenset[str]
     is_kept: Callable[[Decision], bool]
+    weather: Weather | None = None
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -170,6 +172,8 @@ class Unit:
             pending.newest = None  # as coarse as this one may be kept, it says nothing
         if plan.notes:
             observation = msgspec.structs.replace(observation, notes=observation.notes + plan.notes)
+        if above := sky(turn.rules, observation, turn.now, turn.weather):
+            observation = msgspec.structs.replace(observation, sky=above)
         return observation
 
     def _may_know(self, plan: identity.Plan, but: Profile) -> list[str]:
@@ -401,6 +405,8 @@ def _facts(
         facts["propensity"] = scores
     if seen.notes:
         facts["notes"] = seen.notes
+    if seen.sky:
+        facts["weather"] = seen.sky
     if pending.newest is not None:
         facts["newest"] = {"latitude": pending.newest.latitude, "longitude": pending.newest.longitude}
     return facts

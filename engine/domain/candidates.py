@@ -91,11 +91,11 @@ def scope_of(
     scores: Mapping[str, float | None],
 ) -> Scope:
     """What all candidates of an observation may look at."""
-    weather = seen.event.context.get("weather")
+    own = seen.event.context.get("weather")  # what the event says itself wins
     return Scope(
         event=event_view(seen.event),
         profile=computed.profile_view(seen.profile, rules.workspace, now),
-        weather=weather if isinstance(weather, Mapping) else {},
+        weather={**seen.sky, **own} if isinstance(own, Mapping) else seen.sky,
         device={"type": address.type} if address is not None else {},
         propensity=scores,
         local=caps.local_view(local),

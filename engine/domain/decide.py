@@ -80,7 +80,8 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
     triggers: list[Trigger] = []
     if (kind := TRIGGERS.get(event.kind)) is not None and sets_off:
         triggers.append(Trigger(kind, event.name, event.timestamp))
-    sighted = sighting(rules, presence, event, device)
+    timezone, locale = fold.zone_and_locale(profile, event)
+    sighted = sighting(rules, presence, event, device, timezone is None)
     notes = sighted.notes
     for transition in sighted.transitions:
         fence = rules.fences[transition.fence]
@@ -104,7 +105,6 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
             alarms, notes = alarms + rung, notes + remembered.notes
 
     counts = profile.computed
-    timezone, locale = fold.zone_and_locale(profile, event)
     for trigger in triggers:
         if rules.converts_by_trigger and (
             offers := rules.converts_by_trigger.get((trigger.kind, trigger.name))
@@ -116,7 +116,8 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
         if counted:
             scope = Scope(event=event_view(event), geofence=fence_view(trigger.fence, trigger.at), now=now)
             if rules.counts_by_clock:
-                scope.local = caps.local_view(trigger.at.astimezone(caps.zone(timezone, workspace.timezone)))
+                zone = caps.zone(timezone or sighted.presence.zone, workspace.timezone)
+                scope.local = caps.local_view(trigger.at.astimezone(zone))
             counts, left_out = computed.count_in(counts, counted, scope, trigger.at, workspace)
             notes += left_out
 
@@ -169,7 +170,7 @@ def _among(seen: Observation, followed: Followed, rules: RuleSet, now: datetime)
     profile = msgspec.structs.replace(seen.profile, audiences=followed.membership)
     if followed.needed:
         waiting = msgspec.structs.replace(seen, profile=profile, needed=followed.needed, followed=followed)
-        local = now.astimezone(caps.zone(profile.timezone, rules.workspace.timezone))
+        local = now.astimezone(caps.zone(profile.zone, rules.workspace.timezone))
         scope = scope_of(rules, waiting, now, local, reachable(profile)[1], {})
         return msgspec.structs.replace(waiting, scope=scope)
     turned = tuple(
@@ -212,7 +213,7 @@ def judge(
         return Verdict(profile=seen.profile)
 
     profile, workspace = seen.profile, rules.workspace
-    local = now.astimezone(caps.zone(profile.timezone, workspace.timezone))
+    local = now.astimezone(caps.zone(profile.zone, workspace.timezone))
     device_id, address = reachable(profile)
     circumstances = Circumstances(
         workspace=workspace,

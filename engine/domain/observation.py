@@ -39,7 +39,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """The profile after the event, the event as it may be kept, what it set off, and the timers that
     it sets and calls off. `past` is what was remembered before the event. Where it hangs on scores
     who is in which audience, `needed` names their models and `scope` what they read; then `settle`
-    comes before `judge`."""
+    comes before `judge`. `sky` is the weather and the sun where the person is, as far as known."""
 
     profile: Profile
     event: Event
@@ -50,6 +50,7 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     scope: Scope | None = None
     followed: Followed | None = None
     past: Past = {}
+    sky: Mapping[str, Any] = {}
 
     def __repr__(self) -> str:
         return f"Observation({self.event!r}, {len(self.triggers)} triggers)"

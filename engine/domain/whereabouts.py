@@ -16,6 +16,7 @@ from engine.domain.people.timers import NO_ALARMS, Alarms, is_internal, timer
 from engine.domain.places import dwell
 from engine.domain.places.presence import Presence, Transition, fix_of, step
 from engine.domain.places.regions import ENTERED, EXITED, reported
+from engine.domain.places.zones import zone_at
 
 APPROXIMATE_METERS: Final = 1000.0
 """A phone that grants its approximate position only is no nearer than that to what it says: Android
@@ -38,9 +39,11 @@ class Sighting(msgspec.Struct, frozen=True):
         return f"Sighting({len(self.transitions)} transitions)"
 
 
-def sighting(rules: RuleSet, presence: Presence, event: Event, device: Address | None) -> Sighting:
+def sighting(
+    rules: RuleSet, presence: Presence, event: Event, device: Address | None, zoneless: bool
+) -> Sighting:
     """Total: an event that says nothing leaves the presence as it is. `device` is the phone that it
-    came from, with what is known of its permissions."""
+    came from, with what is known of its permissions; `zoneless` where no phone says its time zone."""
     is_report = event.kind is Kind.TRACK and event.name in (ENTERED, EXITED)
     if event.location is None and not is_report and event.name != dwell.DUE:
         return Sighting(presence)
@@ -52,6 +55,8 @@ def sighting(rules: RuleSet, presence: Presence, event: Event, device: Address |
             fix = msgspec.structs.replace(fix, accuracy_meters=max(fix.accuracy_meters, APPROXIMATE_METERS))
         moved = step(presence, fix, rules.index, rules.silence, rules.interest)
         after, transitions = moved.presence, moved.transitions
+        if zoneless and after is not presence:
+            after = msgspec.structs.replace(after, zone=zone_at(fix.latitude, fix.longitude))
         if moved.ignored is not None:
             notes = (f"fix: {moved.ignored}",)
         elif moved.inaccurate_for:

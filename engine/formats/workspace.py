@@ -164,6 +164,8 @@ def load(rules: Mapping[str, bytes], models: Mapping[str, bytes] | None = None) 
             said=said,
         )
     rule_set = filed(revision, workspace, places.fences, offers, actions, made, known, peopled)
+    said_of_weather = any(b"weather" in data for name, data in sources.items() if is_rule_file(name))
+    rule_set = msgspec.structs.replace(rule_set, reads_weather=said_of_weather)
     return Loaded(
         rule_set=rule_set,
         models=known,

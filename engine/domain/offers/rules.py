@@ -395,6 +395,8 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
     watched: frozenset[str] = frozenset()
     """The keys of everything that profiles must remember."""
     interest: Interest = NO_INTEREST
+    reads_weather: bool = False
+    """Whether any rule, message or model may ask for the weather."""
     silence: timedelta = timedelta(minutes=30)
     """How long after a fix presence is known."""
     contact_horizon: timedelta = timedelta(days=400)

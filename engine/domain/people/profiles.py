@@ -203,6 +203,11 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         """The profile that stands for this one now."""
         return self.ended.into if self.ended is not None else None
 
+    @property
+    def zone(self) -> str | None:
+        """The person's time zone: as the phone says, else where they are."""
+        return self.timezone or self.presence.zone or None
+
     def __repr__(self) -> str:
         return f"Profile({self.id}, version={self.version}, …)"
 

@@ -57,8 +57,9 @@ class Presence(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     `inside`: fence id → time of entry. `pending`: fence id → the run that may change its state.
     `devices`: device id → trail, `carried` the one that speaks. `seen_at`: the last good fix of the
     carried device, by our clock; None before the first. `stayed`: fence id → the longest stay told,
-    seconds. `held`: the fences that only the phone's own word says the person is in. `way` and `told`
-    are kept only where a rule asks for approaches: the way walked of late, and the approaches told.
+    seconds. `held`: the fences that only the phone's own word says the person is in. `zone`: the time
+    zone of the place, where the phone does not say its own. `way` and `told` are kept only where a rule
+    asks for approaches: the way walked of late, and the approaches told.
     """
 
     inside: Mapping[str, datetime] = {}
@@ -68,6 +69,7 @@ class Presence(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     seen_at: datetime | None = None
     stayed: Mapping[str, float] = {}
     held: tuple[str, ...] = ()
+    zone: str = ""
     way: Way = ()
     told: Told = NOBODY
 
