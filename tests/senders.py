@@ -18,6 +18,7 @@ from engine.adapters.postgres.outbox import Outbox
 from engine.app.demo.fcm_stand_in import StandIn, stand_in
 from engine.app.sender import Pace, Sender
 from engine.domain.offers.delivery import Delivered, Send, Verdict
+from engine.domain.offers.pauses import NOTHING_PAUSED, Paused
 from tests.sends import NOW
 
 QUICK = Pace(
@@ -67,6 +68,7 @@ class House:
         self,
         *,
         permits: Callable[[Sequence[Send]], Awaitable[Refusals]] = all_permitted,
+        paused: Callable[[], Paused] = lambda: NOTHING_PAUSED,
         pace: Pace = QUICK,
         jitter: float = 0.0,
         fcm: bool = True,
@@ -82,6 +84,7 @@ class House:
             permits=permits,
             now=lambda: NOW,
             on_settled=self._wake,
+            paused=paused,
             pace=pace,
             jitter=lambda: jitter,
         )

@@ -14,6 +14,7 @@ from structlog.testing import capture_logs
 from engine.adapters.postgres.outbox import Outbox
 from engine.app.demo import fcm_answers
 from engine.domain.offers.delivery import MAX_ATTEMPTS, Send, Verdict
+from engine.domain.offers.pauses import Pause, What, paused
 from tests.senders import IMPATIENT, QUICK, House, Other, Refusals, a_house, all_permitted, sample
 from tests.sends import NOW, TOKEN, a_send, commit
 
@@ -59,6 +60,29 @@ async def test_an_expired_send_is_dropped_and_not_sent(house: House) -> None:
     assert (row["state"], msgspec.json.decode(row["result"])["code"]) == ("dropped", "expired")
     event = msgspec.json.decode(await house.pool.fetchval("SELECT event FROM timers"))
     assert (event["name"], event["properties"]["reason"]) == ("Offer Failed", "expired")
+
+
+@pytest.mark.parametrize(
+    ("what", "name"), [("rule", "near"), ("offer", "latte"), ("channel", "push"), ("all", "")]
+)
+async def test_what_is_paused_waits_and_goes_out_when_it_may(house: House, what: What, name: str) -> None:
+    """Whether it was queued in the engine or lies in the outbox; what expires meanwhile is dropped."""
+    stop = paused([Pause(id="1", what=what, name=name, since=NOW)])
+    others = paused([Pause(id="2", what="rule", name="another", since=NOW)])
+    standing = [stop]
+    taken, lying = a_send(0), a_send(1, lease="")
+    over = msgspec.structs.replace(a_send(2, lease=""), expires_at=NOW)
+    await commit(house.pool, [taken, lying, over])
+    async with house.sender(paused=lambda: standing[0]) as sender:
+        sender.take([taken])
+        await house.until("SELECT state = 'dropped' FROM outbox WHERE id = $1", over.id)
+        await house.until("SELECT lease IS NULL FROM outbox WHERE id = $1", taken.id)
+        assert {(await house.row(one))["state"] for one in (taken, lying)} == {"pending"}
+        assert house.fcm.asked == 0
+        standing[0] = others
+        sender.wake()
+        await house.until_settled()
+    assert sorted(m["data"]["decision"] for m in house.fcm.messages) == sorted([taken.id, lying.id])
 
 
 async def test_consent_withdrawn_after_queueing_stops_the_push(house: House) -> None:

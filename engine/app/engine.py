@@ -16,6 +16,7 @@ import structlog
 from engine.adapters.fcm import Fcm, read_credentials
 from engine.adapters.postgres.notices import listen
 from engine.adapters.postgres.outbox import Call, Outbox, Send
+from engine.adapters.postgres.pauses import Pauses
 from engine.adapters.postgres.revisions import Revisions
 from engine.adapters.postgres.store import Store, StoreError, connect
 from engine.adapters.weather import OpenMeteo
@@ -33,6 +34,7 @@ from engine.app.settings import PUBLISHED, Settings
 from engine.app.tick import Lane
 from engine.app.timers import Timers
 from engine.app.weather import Weather
+from engine.domain.offers.pauses import paused
 from engine.domain.people.consent import permits
 
 LOOK_SECONDS = 1.0
@@ -83,7 +85,9 @@ class Engine:
         self.store = await connect(self._dsn)
         secret = await self.store.secret(secrets.token_bytes(32))
         self.revisions = Revisions(self.store.pool)
+        self.pauses = Pauses(self.store.pool)
         self.reloading = await self._rules()
+        self.reloading.pause(paused(await self.pauses.active()))
         self.timers: Timers
         providers = {}
         if settings.fcm_credentials_file is not None:
@@ -97,6 +101,7 @@ class Engine:
             permits=self._permits,
             now=self.clock,
             on_settled=lambda: self.timers.wake(),
+            paused=lambda: self.ruling.rules.paused,
         )
         self._sky = OpenMeteo(settings.weather_url) if settings.weather_url is not None else None
         self.weather = Weather(self._sky) if self._sky is not None else None
@@ -221,8 +226,14 @@ class Engine:
                     await self._changed.wait()
             self._changed.clear()
             told, self._told = self._told, frozenset()
+            await self._safely(self.look_at_pauses())
             if "reload" in told or not self._follows_folders:
                 await self._safely(self.reloading.reload(anew="reload" in told))
+
+    async def look_at_pauses(self) -> None:
+        """Stops what operators have stopped since, and goes on with what they let go on."""
+        if self.reloading.pause(paused(await self.pauses.active())):
+            self.sender.wake()
 
     async def _safely(self, work: Awaitable[None]) -> None:
         try:

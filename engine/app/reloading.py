@@ -22,6 +22,7 @@ from engine.app import metrics, rulesets
 from engine.app.rule_builder import Builder, BuilderLost
 from engine.app.rulesets import Checked, Files
 from engine.app.ruling import Ruling
+from engine.domain.offers.pauses import NOTHING_PAUSED, Paused
 from engine.domain.places.presence import SILENCE
 from engine.formats.problems import Problem
 
@@ -55,6 +56,7 @@ class Reloading:
     ) -> None:
         assert checked.ruling is not None
         self._silence = silence
+        self._paused = NOTHING_PAUSED
         self.ruling: Ruling = self._as_set(checked.ruling)
         self.loaded_at = datetime.now(UTC)
         self._read = read
@@ -111,8 +113,18 @@ class Reloading:
         log.info("rules_loaded", revision=self.ruling.rules.revision)
 
     def _as_set(self, ruling: Ruling) -> Ruling:
-        """With what the engine's settings say, not the workspace."""
-        return Ruling(msgspec.structs.replace(ruling.rules, silence=self._silence), ruling.models)
+        """With what the engine's settings and its operators say, not the workspace."""
+        rules = msgspec.structs.replace(ruling.rules, silence=self._silence, paused=self._paused)
+        return Ruling(rules, ruling.models)
+
+    def pause(self, paused: Paused) -> bool:
+        """What operators have stopped from now on. False where that is nothing new."""
+        if paused == self._paused:
+            return False
+        self._paused = paused
+        self.ruling = self._as_set(self.ruling)
+        log.warning("paused", pauses=len(paused.pauses))
+        return True
 
     def _refuse(self, problems: tuple[Problem, ...], revision: str | None) -> None:
         if problems != self._refusal:

@@ -29,6 +29,7 @@ from engine.app import sender_metrics as metrics
 from engine.app.breaker import Breaker, Pass
 from engine.domain.offers import delivery
 from engine.domain.offers.delivery import Outcome, Retry, Send, Settlement, Stop, Verdict
+from engine.domain.offers.pauses import NOTHING_PAUSED, Paused
 
 log = structlog.get_logger()
 
@@ -93,7 +94,8 @@ class _Line:
 class Sender:
     """Sends what is in the outbox. `start` it, give it what was committed with `take`, `stop` it.
 
-    `on_settled` is called when profiles have an outcome to learn, as due timers.
+    `on_settled` is called when profiles have an outcome to learn, as due timers. What is `paused` is
+    given back untried, and waits in the outbox.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class Sender:
         permits: Permits,
         now: Callable[[], datetime],
         on_settled: Callable[[], None] = lambda: None,
+        paused: Callable[[], Paused] = lambda: NOTHING_PAUSED,
         pace: Pace | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
@@ -112,6 +115,7 @@ class Sender:
         self._permits = permits
         self._now = now
         self._on_settled = on_settled
+        self._paused = paused
         self._jitter = jitter
         self._lines = {name: _Line(name, adapter, self._pace) for name, adapter in providers.items()}
         self._unsettled: deque[Settlement] = deque()
@@ -213,7 +217,7 @@ class Sender:
                 open_lines.append(line.provider)
                 room = min(room, free)
         # Other engines may have the providers that this one lacks.
-        sends = await self._outbox.claim(room, open_lines, self._now())
+        sends = await self._outbox.claim(room, open_lines, self._now(), self._paused())
         self._accept(sends, now)
         return len(sends)
 
@@ -265,13 +269,17 @@ class Sender:
         clock, send = time.monotonic(), held.send
         if send.expires_at <= self._now():
             self._settle(delivery.dropped(send, "expired", self._now()))
-        elif held.until - clock < self._pace.lease_margin_seconds:
+        elif held.until - clock < self._pace.lease_margin_seconds or self._is_paused(send):
             self._settle(delivery.released(send))
         elif (wait := line.breaker.wait_seconds(clock)) > 0:
             self._settle(delivery.released(send, timedelta(seconds=wait)))
         else:
             return True
         return False
+
+    def _is_paused(self, send: Send) -> bool:
+        data = send.payload.data
+        return self._paused().stop(data.get("rule"), data.get("offer"), "push") is not None
 
     async def _deliver(self, line: _Line, send: Send, by: Pass) -> None:
         started, jitter = time.monotonic(), self._jitter()

@@ -401,6 +401,8 @@ def _facts(
         "now": turn.now,
         "revision": turn.rules.revision,
     }
+    if turn.rules.paused:
+        facts["paused"] = turn.rules.paused.pauses
     if scores:
         facts["propensity"] = scores
     if seen.notes:

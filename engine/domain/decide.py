@@ -227,6 +227,7 @@ def judge(
         address=address,
         scores=scores or {},
         past=seen.past,
+        paused=rules.paused,
     )
     scope = scope_of(rules, seen, now, local, address, scores or {})
     candidates = list(put_forward(rules, matched, scope, profile.cohort_key))

@@ -18,6 +18,7 @@ import msgspec
 from engine.adapters.postgres.store import Conflict, Unavailable, named_queries
 from engine.domain.offers.decisions import bucket_of_decision
 from engine.domain.offers.delivery import STATES, Call, Outcome, Push, Send, Settlement, outcome_id
+from engine.domain.offers.pauses import NOTHING_PAUSED, Paused
 
 __all__ = ["Call", "DeadLetter", "Outbox", "Push", "Send"]
 
@@ -63,14 +64,23 @@ class Outbox:
         self._lease = lease
 
     async def claim(
-        self, limit: int, providers: Collection[str] | None = None, now: datetime | None = None
+        self,
+        limit: int,
+        providers: Collection[str] | None = None,
+        now: datetime | None = None,
+        paused: Paused = NOTHING_PAUSED,
     ) -> list[Send]:
         """Up to `limit` sends that are due and that nobody holds, now leased to the caller: those of
-        `providers` (None: of all) and those that have expired at `now`, the pipeline's clock. A row
-        that cannot be read is dead from then on."""
+        `providers` (None: of all) that are not `paused`, and those that have expired at `now`, the
+        pipeline's clock. A row that cannot be read is dead from then on."""
         lease = str(uuid4())
         wanted = list(providers) if providers is not None else None
-        rows = await self._fetch("claim", limit, wanted, lease, self._lease, now)
+        held = (
+            paused.stop(None, None, "push") is not None,
+            paused.names("rule") or None,
+            paused.names("offer") or None,
+        )
+        rows = await self._fetch("claim", limit, wanted, lease, self._lease, now, *held)
         sends: list[Send] = []
         for row in rows:
             try:

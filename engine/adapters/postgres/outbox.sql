@@ -3,13 +3,17 @@
 
 -- name: claim
 -- Rows that are due and that nobody holds: of these providers, or of any where they have expired,
--- because somebody has to say so. One whose lease ran out without a settlement may have been sent:
+-- because somebody has to say so; what is paused ($6 to $8) stays where it is. One whose lease ran out without a settlement may have been sent:
 -- it is marked, and stays so.
 WITH due AS (
     SELECT bucket, id, lease IS NOT NULL AS unsettled
     FROM outbox
     WHERE state = 'pending' AND due_at <= now() AND (leased_until IS NULL OR leased_until < now())
         AND ($2::text[] IS NULL OR provider = ANY ($2) OR expires_at <= $5)
+        AND (expires_at <= $5 OR NOT (
+            $6::boolean
+            OR coalesce(payload->'data'->>'rule' = ANY ($7::text[]), false)
+            OR coalesce(payload->'data'->>'offer' = ANY ($8::text[]), false)))
     ORDER BY due_at LIMIT $1
     FOR UPDATE SKIP LOCKED
 )

@@ -26,12 +26,15 @@ COMMANDS = {
     "check": "Check a workspace: every problem with its file, line and column.",
     "import": "Bring in a file of profiles, purchases, consents, accounts or interactions.",
     "audiences": "How many people are in which audience, how many they were, and who.",
+    "publish": "Make a workspace the active one for engines that follow the database; history, rollback.",
+    "pause": "Stop a rule, an offer, a channel or everything, on every engine.",
+    "resume": "Let what was stopped go on.",
     "migrate": "Bring the database's schema up to date; serve does so when it starts.",
     "contract": "Write the OpenAPI document and the JSON Schemas for SDK authors into a folder.",
 }
 for name, text in COMMANDS.items():
     # Named, not imported: a command loads what it needs and nothing of the others.
-    own = f"{name}_" if iskeyword(name) else name
+    own = f"{name}_" if iskeyword(name) else name.replace("-", "_")
     app.command(
         f"engine.app.cli.{own}:{own}",
         name=name,

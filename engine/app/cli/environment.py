@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import asyncpg
 from rich.console import Console
 
 from engine.adapters.postgres.embedded import EmbeddedPostgresError, start
-from engine.adapters.postgres.migrations import MigrationError
+from engine.adapters.postgres.migrations import MigrationError, migrate
+from engine.adapters.postgres.store import Store, StoreError, connect
 from engine.app.settings import Settings, SettingsError, from_environment
+
+T = TypeVar("T")
 
 errors = Console(stderr=True)
 
@@ -34,6 +39,26 @@ def read_settings() -> Settings:
     except SettingsError as fault:
         fail(str(fault), 2)
         raise
+
+
+def with_store(work: Callable[[Store], Awaitable[T]]) -> T:
+    """What comes of `work` on the database, its schema up to date. Ends with exit code 1 where the
+    database is away."""
+
+    async def run(dsn: str) -> T:
+        await migrate(dsn)
+        store = await connect(dsn, size=4)
+        try:
+            return await work(store)
+        finally:
+            await store.close()
+
+    with database(read_settings()) as dsn:
+        try:
+            return asyncio.run(run(dsn))
+        except (*DATABASE_FAULTS, StoreError) as fault:
+            fail(f"the database: {fault}", 1)
+            raise
 
 
 @contextmanager

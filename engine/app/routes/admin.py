@@ -16,6 +16,7 @@ from litestar.params import FromPath, JSONBody, Parameter
 
 from engine.app import profile_reading
 from engine.app.engine import Engine
+from engine.app.routes import operations
 
 Limit = Annotated[int, Parameter(ge=1, le=1000, description="How many at most")]
 Before = Annotated[int | None, Parameter(ge=0, le=2**63 - 1, description="Only those with a smaller number")]
@@ -93,38 +94,6 @@ async def decision(decision_id: FromPath[UUID], state: State) -> dict[str, Any]:
     return found
 
 
-@get(
-    "/rules",
-    operation_id="rules",
-    summary="The active revision, and the problems of the last attempt",
-    sync_to_thread=False,
-)
-def rules(state: State) -> dict[str, Any]:
-    engine: Engine = state.engine
-    return _rules(engine)
-
-
-@post(
-    "/rules/reload",
-    operation_id="reloadRules",
-    summary="Looks at the workspace again, on all engines; answers as the one above, after it",
-    status_code=200,
-)
-async def reload(state: State) -> dict[str, Any]:
-    engine: Engine = state.engine
-    await engine.reload()
-    return _rules(engine)
-
-
-def _rules(engine: Engine) -> dict[str, Any]:
-    standing = engine.reloading
-    return {
-        "revision": standing.ruling.rules.revision,
-        "loadedAt": standing.loaded_at,
-        "problems": standing.problems,
-    }
-
-
 @get("/rejected", operation_id="rejected", summary="Events that ingest refused, newest first")
 async def rejected(state: State, limit: Limit = 50, before: Before = None) -> dict[str, Any]:
     engine: Engine = state.engine
@@ -154,7 +123,7 @@ async def _profile(state: State, namespace: str, value: str) -> profile_reading.
 
 router = Router(
     path="/admin",
-    route_handlers=[profile, lookup, events, decisions, decision, rules, reload, rejected],
+    route_handlers=[profile, lookup, events, decisions, decision, rejected, *operations.HANDLERS],
     guards=[admin_only],
     response_headers={"cache-control": "no-store"},
     security=[{"adminToken": []}],

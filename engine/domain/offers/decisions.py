@@ -23,6 +23,7 @@ class Outcome(StrEnum):
 class Reason(StrEnum):
     """Why a candidate went no further, in the order of checking (design 6.4)."""
 
+    PAUSED = "paused"
     OUTSIDE_DATES = "outside_dates"
     QUARANTINED = "quarantined"
     NO_CONSENT = "no_consent"

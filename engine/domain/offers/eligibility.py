@@ -13,11 +13,12 @@ from typing import Any
 
 import msgspec
 
-from engine.domain.offers import caps
+from engine.domain.offers import caps, pauses
 from engine.domain.offers.arbitration import expected_value
 from engine.domain.offers.assignment import is_rolled_out, place
 from engine.domain.offers.decisions import Reason
 from engine.domain.offers.expressions import Expression
+from engine.domain.offers.pauses import NOTHING_PAUSED, Paused
 from engine.domain.offers.rules import Offer, Purpose, Rule, TriggerKind, Workspace
 from engine.domain.offers.scope import UNKNOWN, Scope, is_number
 from engine.domain.people.consent import permits, state_of
@@ -85,6 +86,7 @@ class Circumstances(msgspec.Struct, frozen=True, kw_only=True):
     address: Address | None
     scores: Mapping[str, float | None]
     past: Past = {}
+    paused: Paused = NOTHING_PAUSED
 
     def __repr__(self) -> str:
         return "Circumstances(…)"
@@ -104,6 +106,11 @@ _BEING_THERE = (TriggerKind.ENTER, TriggerKind.DWELL)
 """What must find the person inside still; an exit and an approach must not."""
 
 Gate = Callable[[Candidate, Circumstances], "Stop | None"]
+
+
+def pause(c: Candidate, now: Circumstances) -> Stop | None:
+    stop = now.paused.stop(c.rule.id, c.offer.id, "push") if now.paused else None
+    return Stop(Reason.PAUSED, pauses.numbers(stop)) if stop is not None else None
 
 
 def dates(c: Candidate, now: Circumstances) -> Stop | None:
@@ -243,6 +250,7 @@ def budget(c: Candidate, now: Circumstances) -> Stop | None:
 
 
 BEFORE_SCORING: tuple[Gate, ...] = (
+    pause,
     dates,
     quarantine,
     consent,

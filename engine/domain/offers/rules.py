@@ -15,6 +15,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from engine.domain.offers.expressions import Expression, Moment
+from engine.domain.offers.pauses import NOTHING_PAUSED, Paused
 from engine.domain.offers.propensity import ModelCard
 from engine.domain.places.fence_index import Fence, FenceIndex
 from engine.domain.places.interest import NO_INTEREST, Interest
@@ -399,6 +400,8 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
     """Whether any rule, message or model may ask for the weather."""
     silence: timedelta = timedelta(minutes=30)
     """How long after a fix presence is known."""
+    paused: Paused = NOTHING_PAUSED
+    """What operators have stopped: not of the files, but swapped as they are."""
     contact_horizon: timedelta = timedelta(days=400)
     """How far back any cap looks: offers made before are forgotten."""
 
