@@ -278,8 +278,8 @@ class Sender:
         return False
 
     def _is_paused(self, send: Send) -> bool:
-        data = send.payload.data
-        return self._paused().stop(data.get("rule"), data.get("offer"), "push") is not None
+        paused = self._paused()
+        return bool(paused) and paused.stop(*send.made_by) is not None
 
     async def _deliver(self, line: _Line, send: Send, by: Pass) -> None:
         started, jitter = time.monotonic(), self._jitter()

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
-from engine.domain.offers.pauses import What
+from engine.domain.offers.pauses import CHANNELS, What
 from engine.domain.offers.rules import RuleSet
 from engine.formats.problems import did_you_mean
-
-CHANNELS = frozenset(("push",))
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -40,7 +38,11 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 def unknown(what: What, name: str, rules: RuleSet) -> str | None:
     """What is wrong with a name that is to be stopped, None where there is such a thing."""
-    known = {"rule": rules.rules.keys(), "offer": rules.offers.keys(), "channel": CHANNELS}.get(what)
+    known = {
+        "rule": rules.rules.keys(),
+        "offer": {**rules.offers, **rules.actions}.keys(),
+        "channel": CHANNELS,
+    }.get(what)
     if known is None or name in known:
         return None
     return " ".join(filter(None, (f'there is no {what} "{name}":', did_you_mean(name, frozenset(known)))))

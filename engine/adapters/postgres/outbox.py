@@ -18,7 +18,7 @@ import msgspec
 from engine.adapters.postgres.store import Conflict, Unavailable, named_queries
 from engine.domain.offers.decisions import bucket_of_decision
 from engine.domain.offers.delivery import STATES, Call, Outcome, Push, Send, Settlement, outcome_id
-from engine.domain.offers.pauses import NOTHING_PAUSED, Paused
+from engine.domain.offers.pauses import CHANNELS, NOTHING_PAUSED, Paused
 
 __all__ = ["Call", "DeadLetter", "Outbox", "Push", "Send"]
 
@@ -75,11 +75,8 @@ class Outbox:
         pipeline's clock. A row that cannot be read is dead from then on."""
         lease = str(uuid4())
         wanted = list(providers) if providers is not None else None
-        held = (
-            paused.stop(None, None, "push") is not None,
-            paused.names("rule") or None,
-            paused.names("offer") or None,
-        )
+        channels = [name for name in CHANNELS if paused.stop(None, None, name) is not None]
+        held = (channels, paused.names("rule"), paused.names("offer"))
         rows = await self._fetch("claim", limit, wanted, lease, self._lease, now, *held)
         sends: list[Send] = []
         for row in rows:

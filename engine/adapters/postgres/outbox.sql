@@ -11,9 +11,9 @@ WITH due AS (
     WHERE state = 'pending' AND due_at <= now() AND (leased_until IS NULL OR leased_until < now())
         AND ($2::text[] IS NULL OR provider = ANY ($2) OR expires_at <= $5)
         AND (expires_at <= $5 OR NOT (
-            $6::boolean
-            OR coalesce(payload->'data'->>'rule' = ANY ($7::text[]), false)
-            OR coalesce(payload->'data'->>'offer' = ANY ($8::text[]), false)))
+            (CASE WHEN payload->'webhook' IS NULL THEN 'push' ELSE 'webhook' END) = ANY ($6::text[])
+            OR coalesce(payload->'data'->>'rule', payload->>'rule', '') = ANY ($7::text[])
+            OR coalesce(payload->'data'->>'offer', payload->>'action', '') = ANY ($8::text[])))
     ORDER BY due_at LIMIT $1
     FOR UPDATE SKIP LOCKED
 )

@@ -72,7 +72,7 @@ def decide_group(
         trigger=(group[best][0] if best is not None else _candidate_of(group, judged, leading)).trigger.value,
         outcome=outcome,
         revision=revision,
-        channel="webhook" if group[0][0].is_action else "push",
+        channel=group[0][0].channel,
         geofence=leading.geofence,
         rule=leading.rule,
         offer=leading.offer,

@@ -75,6 +75,13 @@ class Send(msgspec.Struct, frozen=True, kw_only=True):
     requeues: int = 0
     possible_duplicate: bool = False
 
+    @property
+    def made_by(self) -> tuple[str | None, str | None, str]:
+        """Rule, offer or action, and channel: what an operator may have stopped."""
+        if isinstance(self.payload, Call):
+            return self.payload.rule, self.payload.action, "webhook"
+        return self.payload.data.get("rule"), self.payload.data.get("offer"), "push"
+
     def __repr__(self) -> str:
         return f"Send({self.id}, provider={self.provider!r}, attempts={self.attempts})"
 

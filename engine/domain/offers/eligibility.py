@@ -62,6 +62,10 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     def is_action(self) -> bool:
         return self.offer.webhook is not None
 
+    @property
+    def channel(self) -> str:
+        return "webhook" if self.is_action else "push"
+
     def value_of(self, by: Expression | None) -> str:
         """What a cap counts this candidate under; all that have no value count together."""
         found = by.evaluate(self.scope) if by is not None else None
@@ -109,7 +113,7 @@ Gate = Callable[[Candidate, Circumstances], "Stop | None"]
 
 
 def pause(c: Candidate, now: Circumstances) -> Stop | None:
-    stop = now.paused.stop(c.rule.id, c.offer.id, "push") if now.paused else None
+    stop = now.paused.stop(c.rule.id, c.offer.id, c.channel) if now.paused else None
     return Stop(Reason.PAUSED, pauses.numbers(stop)) if stop is not None else None
 
 

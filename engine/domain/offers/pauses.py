@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 What = Literal["rule", "offer", "channel", "all"]
+CHANNELS = ("push", "webhook")
 
 
 class Pause(msgspec.Struct, frozen=True, kw_only=True):
