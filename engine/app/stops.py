@@ -38,11 +38,8 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 def unknown(what: What, name: str, rules: RuleSet) -> str | None:
     """What is wrong with a name that is to be stopped, None where there is such a thing."""
-    known = {
-        "rule": rules.rules.keys(),
-        "offer": {**rules.offers, **rules.actions}.keys(),
-        "channel": CHANNELS,
-    }.get(what)
+    offers = {**rules.offers, **rules.actions}
+    known = {"rule": rules.rules.keys(), "offer": offers.keys(), "channel": CHANNELS}.get(what)
     if known is None or name in known:
         return None
     return " ".join(filter(None, (f'there is no {what} "{name}":', did_you_mean(name, frozenset(known)))))
