@@ -14,9 +14,10 @@ import msgspec
 
 from engine.adapters.postgres.store import Store, connect
 from engine.app.cache import ProfileCache
+from engine.app.lane import Lane
 from engine.app.replies import Pending, Reply
 from engine.app.ruling import Ruling
-from engine.app.tick import Lane
+from engine.app.tick import Pipeline
 from engine.domain.offers.rules import RuleSet
 from engine.domain.people import identity
 from engine.domain.people.events import Device, Event, Kind, Location
@@ -104,7 +105,7 @@ class Engine:
         self.now = NOW
         self.sends: list[Any] = []
         self.cache = ProfileCache(64 * 1024 * 1024)
-        self.lane = Lane(
+        self.pipeline = Pipeline(
             store=store,
             cache=self.cache,
             ruling=lambda: Ruling(self.rules, models),
@@ -113,6 +114,7 @@ class Engine:
             providers=frozenset({"fcm"}),
             take_sends=lambda sends, _: self.sends.extend(sends),
         )
+        self.lane = Lane(self.pipeline)
 
     def submit(self, *events: Event) -> Reply:
         reply = Reply(len(events))

@@ -8,9 +8,8 @@ from datetime import timedelta
 import msgspec
 import pytest
 
-from engine.adapters.postgres.store import connect
+from engine.app.lane import PACED_EVENTS, QUEUE_EVENTS, TICK_EVENTS
 from engine.app.replies import Interrupted, Overloaded, Pending, Reply
-from engine.app.tick import PACED_EVENTS, QUEUE_EVENTS, TICK_EVENTS
 from engine.app.timers import Timers
 from engine.domain import decide
 from engine.domain.offers.decisions import Decision
@@ -310,10 +309,8 @@ async def test_a_connection_lost_in_the_middle_of_a_tick_loses_and_doubles_nothi
 
 
 async def test_without_a_database_callers_are_told_to_come_back(postgres_dsn: str) -> None:
-    store = await connect(postgres_dsn)
-    await store.pool.close()
     async with lanes.engine(postgres_dsn) as engine:
-        engine.lane._session = store.kept()  # of a pool that is gone
+        await engine.store.pool.close()
         with pytest.raises(Interrupted):
             await engine.send(event(name="Open", user="a"))
 

@@ -25,13 +25,14 @@ from engine.app.cache import ProfileCache
 from engine.app.clock import Clock, ReplayClock, system_clock
 from engine.app.ingest import Ingest
 from engine.app.keys import Keys
+from engine.app.lane import Lane
 from engine.app.merges import Merges
 from engine.app.reloading import Reloading, changes, from_database, from_folders
 from engine.app.rulesets import Checked, Files
 from engine.app.ruling import Ruling
 from engine.app.sender import Sender
 from engine.app.settings import PUBLISHED, Settings
-from engine.app.tick import Lane
+from engine.app.tick import Pipeline
 from engine.app.timers import Timers
 from engine.app.weather import Weather
 from engine.domain.offers.pauses import paused
@@ -106,7 +107,7 @@ class Engine:
         self._sky = OpenMeteo(settings.weather_url) if settings.weather_url is not None else None
         self.weather = Weather(self._sky) if self._sky is not None else None
         self.cache = ProfileCache(settings.cache_mb * 1024 * 1024)
-        self.lane = Lane(
+        pipeline = Pipeline(
             store=self.store,
             cache=self.cache,
             ruling=lambda: self.ruling,
@@ -117,6 +118,7 @@ class Engine:
             weather=self.weather,
             merged=lambda: self.merges.wake(),
         )
+        self.lane = Lane(pipeline)
         self.merges = Merges(self.store, self.cache.evict)
         self.timers = Timers(self.store, self.lane, self.clock)
         self.ingest = Ingest(

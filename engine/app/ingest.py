@@ -22,10 +22,10 @@ from engine.adapters.postgres.store import Store, StoreError
 from engine.app import metrics
 from engine.app.clock import Clock
 from engine.app.keys import Keys, key_in
+from engine.app.lane import Lane
 from engine.app.replies import Interrupted, Overloaded, Pending, Reply
 from engine.app.responses import HEADERS, Refused, Response
 from engine.app.ruling import Ruling
-from engine.app.tick import Lane
 from engine.domain.offers.decisions import full_form, public_form
 from engine.domain.offers.rules import Namespace
 from engine.domain.people import identity

@@ -59,7 +59,10 @@ class Protocol(HttpToolsProtocol):
         self.owing_since = time.monotonic()
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
+        # What an ASGI cycle needs beside these is made when there is one.
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
         self._reading = None
         self.owing_since = time.monotonic()
 
@@ -74,6 +77,10 @@ class Protocol(HttpToolsProtocol):
             self._is_ending = True
             self.flow.pause_reading()
         else:
+            url, headers, expects = self.url, self.headers, self.expect_100_continue
+            super().on_message_begin()
+            self.url, self.expect_100_continue = url, expects
+            self.headers.extend(headers)
             super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

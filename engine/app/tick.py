@@ -1,10 +1,9 @@
-"""The lane and its tick: load → decide → commit → answer.
+"""The tick: load → decide → commit → answer.
 
-A lane collects whatever arrived while its previous tick was committing; a single event goes at
-once. A tick takes the connected components of all identities in it (`Unit`), decides their events
-in rounds with one model run per model and round, and commits them with one statement. What was
-not written, because another engine was faster or the message is stored already, comes back at the
-front of the queue and is decided again; only what is durable is answered.
+It takes the connected components of all identities in a batch (`Unit`), decides their events in
+rounds with one model run per model and round, and commits them with one statement. What was not
+written, because another engine was faster or the message is stored already, is given back to be
+decided again; only what is durable is answered.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
@@ -23,11 +21,11 @@ import structlog
 
 from engine.adapters.postgres.outbox import Send
 from engine.adapters.postgres.rows import Commit
-from engine.adapters.postgres.store import Conflict, Session, Store, StoreError, Unavailable
+from engine.adapters.postgres.store import Conflict, Kept, Session, Store, StoreError, Unavailable
 from engine.app import metrics
 from engine.app.cache import ProfileCache
 from engine.app.clock import Clock
-from engine.app.replies import Interrupted, Overloaded, Pending
+from engine.app.replies import Interrupted, Pending
 from engine.app.rounds import decide_units
 from engine.app.ruling import Ruling
 from engine.app.succession import succeeded
@@ -44,19 +42,12 @@ from engine.domain.people.profiles import (
     new_profile,
 )
 
-TICK_EVENTS = 512
-QUEUE_EVENTS = 20_000
 DECIDE_BUDGET_SECONDS = 0.025
 STARVED_AFTER = 2
 """Commits lost before a profile is loaded FOR UPDATE and decided inside that transaction."""
 CONTENDED_SECONDS = 2.0
 """How long such a profile is taken for one that two engines serve, and locked at once. Without the
 memory each of its events would be lost twice first."""
-FRESH_EVENTS = 64
-"""Of a tick at the least, whatever it carries over from the last one."""
-PACED_EVENTS = 32
-"""Of a tick at the most that nobody waits for, as long as others are there; so that schedules and
-sends of the morning never slow down what phones send, and still get on."""
 SAMPLED_SHARE = 0.01
 """Of decisions in which no candidate met its condition, how many are stored."""
 
@@ -65,8 +56,8 @@ log = structlog.get_logger()
 _decision_decoder = msgspec.json.Decoder(Decision)
 
 
-class Lane:
-    """A queue of events and the task that turns it, one tick at a time."""
+class Pipeline:
+    """What a tick does to a batch of events, with what the database may do to it."""
 
     def __init__(
         self,
@@ -81,8 +72,7 @@ class Lane:
         weather: Weather | None = None,
         merged: Callable[[], None] = lambda: None,
     ) -> None:
-        self._store = store
-        self._session = store.kept()
+        self.store = store
         self._cache = cache
         self._ruling = ruling
         self._clock = clock
@@ -92,66 +82,27 @@ class Lane:
         self._weather = weather
         self._merged = merged
         self._contended: dict[str, float] = {}
-        self._namespaces: Sequence[Namespace] = ()
-        self._queue: deque[Pending] = deque()
-        self._paced: deque[Pending] = deque()
-        self._carried: list[Pending] = []
-        self._arrived = asyncio.Event()
-        self._closing = False
 
-    def __len__(self) -> int:
-        return len(self._queue) + len(self._paced) + len(self._carried)
+    @property
+    def namespaces(self) -> Sequence[Namespace]:
+        """The kinds of identity that events are named by now."""
+        return self._ruling().rules.workspace.namespaces
 
-    def submit(self, events: Sequence[Pending], *, paced: bool = False) -> None:
-        """Puts a request's events into the queue; `paced` ones go behind all others.
-
-        Raises:
-            Overloaded: there is no room; nothing was taken.
-        """
-        if self._closing or len(self) + len(events) > QUEUE_EVENTS:
-            raise Overloaded
-        (self._paced if paced else self._queue).extend(events)
-        self._arrived.set()
-
-    def close(self) -> None:
-        """Takes nothing more; `run` returns when the queue is empty."""
-        self._closing = True
-        self._arrived.set()
-
-    async def run(self) -> None:
-        while True:
-            if not self:
-                if self._closing:
-                    await self._session.close()
-                    return
-                self._arrived.clear()
-                await self._arrived.wait()
-                continue
-            # What is carried over goes first, all of it, because newer events may belong to the same
-            # people; it never takes the place of everybody else's.
-            fresh = max(TICK_EVENTS - len(self._carried), FRESH_EVENTS)
-            batch = [*self._carried, *self._taken(self._queue, fresh)]
-            if self._paced:
-                batch += self._taken(self._paced, PACED_EVENTS if batch else TICK_EVENTS)
-            self._carried = batch  # still ours while the tick runs
-            self._carried = await self._survive(batch)
-
-    def _taken(self, queue: deque[Pending], most: int) -> list[Pending]:
-        return [queue.popleft() for _ in range(min(len(queue), most))]
-
-    async def _survive(self, batch: list[Pending]) -> list[Pending]:
-        """A tick, with what the database may do to it. Gives back what must be decided again."""
+    async def turn(self, batch: list[Pending], kept: Kept, concerns: set[object]) -> list[Pending]:
+        """One tick. Gives back what must be decided again. `concerns` learns whom the batch turns out
+        to concern."""
         starved, others = self._starved(batch)
         if starved and others:
-            return [*await self._survive(starved), *await self._survive(others)]
-        connection: AbstractAsyncContextManager[Session] = self._session
+            left = await self.turn(starved, kept, concerns)
+            return [*left, *await self.turn(others, kept, concerns)]
+        connection: AbstractAsyncContextManager[Session] = kept
         if starved:
             metrics.STARVED.inc()
-            connection = self._store.exclusive()
+            connection = self.store.exclusive()
             for pending in starved:
                 self._forget(pending)
         try:
-            return await self._tick(batch, connection)
+            return await self._tick(batch, connection, concerns)
         except Conflict:
             # Two engines met; whoever tries again a little later finds the way free.
             metrics.CONFLICTS.inc()
@@ -168,8 +119,8 @@ class Lane:
             if len(batch) > 1:
                 # Whichever event it is, the others must not go down with it.
                 half = len(batch) // 2
-                left = await self._survive(batch[:half])
-                return [*left, *batch[half:]] if left else await self._survive(batch[half:])
+                left = await self.turn(batch[:half], kept, concerns)
+                return [*left, *batch[half:]] if left else await self.turn(batch[half:], kept, concerns)
             log.exception("event_failed")
             batch[0].reply.fail(fault)
             return []
@@ -182,9 +133,7 @@ class Lane:
         if not self._contended and all(pending.losses < STARVED_AFTER for pending in batch):
             return [], batch
         asked = [Asked(pending, identity.lookups(pending.event, pending.keys)) for pending in batch]
-        hints = {
-            key: owner for one in asked for key in one.lookups if (owner := self._owner(key)) is not None
-        }
+        hints = {key: owner for one in asked for key in one.lookups if (owner := self.owner(key)) is not None}
         starved: list[Pending] = []
         others: list[Pending] = []
         for component in components(asked, hints):
@@ -195,7 +144,7 @@ class Lane:
             (starved if alone else others).extend(one.pending for one in component)
         return starved, others
 
-    def _owner(self, key: IdentityKey) -> str | None:
+    def owner(self, key: IdentityKey) -> str | None:
         """The profile that `key` belongs to, as far as is known here."""
         return key[1] if key[0] == PROFILE_NAMESPACE else self._cache.owner(key)
 
@@ -215,18 +164,16 @@ class Lane:
 
     def _forget(self, pending: Pending) -> None:
         for key in identity.lookups(pending.event, pending.keys):
-            if (owner := self._owner(key)) is not None:
+            if (owner := self.owner(key)) is not None:
                 self._cache.evict(owner)
 
     async def _tick(
-        self, batch: list[Pending], connection: AbstractAsyncContextManager[Session]
+        self, batch: list[Pending], connection: AbstractAsyncContextManager[Session], concerns: set[object]
     ) -> list[Pending]:
         ruling, now = self._ruling(), self._clock()
-        if ruling.rules.workspace.namespaces is not self._namespaces:
-            self._name_again(ruling.rules.workspace.namespaces, batch)
         started = time.perf_counter()
         async with connection as session:
-            units = await self._load(batch, session, now)
+            units = await self._load(batch, session, now, concerns)
             loaded = time.perf_counter()
             turn = Turn(
                 rules=ruling.rules,
@@ -248,22 +195,16 @@ class Lane:
         metrics.TICK_SECONDS.labels("commit").observe(committed - decided)
         return carried
 
-    def _name_again(self, namespaces: Sequence[Namespace], batch: list[Pending]) -> None:
-        """After a reload: what waits was named by identities as they were declared before it."""
-        if namespaces != self._namespaces and self._namespaces:
-            for pending in (*batch, *self._queue, *self._paced):
-                if pending.keys[0][0] != PROFILE_NAMESPACE:
-                    pending.keys = identity.keys_of(pending.event, namespaces) or pending.keys
-        self._namespaces = namespaces
-
     # load
 
-    async def _load(self, batch: list[Pending], session: Session, now: datetime) -> list[Unit]:
+    async def _load(
+        self, batch: list[Pending], session: Session, now: datetime, concerns: set[object]
+    ) -> list[Unit]:
         """Documents of everyone whom the batch can touch, by connected components."""
         asked: list[Asked] = []
         hints: dict[IdentityKey, str] = {}
         unknown: dict[IdentityKey, None] = {}
-        owner_of = self._owner
+        owner_of = self.owner
         for pending in batch:
             lookups = identity.lookups(pending.event, pending.keys)
             asked.append(Asked(pending, lookups))
@@ -274,6 +215,7 @@ class Lane:
                     unknown[key] = None
         if unknown:
             hints.update(await session.owners(list(unknown)))
+            concerns.update(hints.values())
         # An event that lost may have met a profile under the id that it would create.
         taken = [
             new_profile(p.keys[0], self._secret, now, generation).id
@@ -396,7 +338,7 @@ class Lane:
         """A message that is stored already is answered with what was decided on it then."""
         wanted = [p.stored_seq or ("", 0) for p in repeats]
         try:
-            async with self._store.session() as session:
+            async with self.store.session() as session:
                 stored = await session.decisions_of_events(list(dict.fromkeys(wanted)))
         except StoreError:
             for pending in repeats:

@@ -16,8 +16,8 @@ import structlog
 
 from engine.adapters.postgres.store import DueTimer, Store
 from engine.app.clock import Clock
+from engine.app.lane import Lane
 from engine.app.replies import Overloaded, Pending, Reply
-from engine.app.tick import Lane
 from engine.domain.people.events import Event
 from engine.domain.people.profiles import PROFILE_NAMESPACE
 from engine.domain.whereabouts import WITHDRAWN

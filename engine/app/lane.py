@@ -1,0 +1,155 @@
+"""The lane: what waits, and the ticks that turn it.
+
+A tick collects whatever arrived while those before it were under way; a single event goes at once.
+Two are under way at a time: while one commits, the next is decided, so that engine and database do
+not wait for each other. They never concern the same people: an event of somebody whom the other one
+concerns is held until that has ended, and what follows for the same people with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+
+import msgspec
+
+from engine.adapters.postgres.store import Kept
+from engine.app.replies import Overloaded, Pending
+from engine.app.tick import Pipeline
+from engine.domain.people import identity
+from engine.domain.people.profiles import PROFILE_NAMESPACE
+
+TICKS_AT_ONCE = 2
+TICK_EVENTS = 512
+QUEUE_EVENTS = 20_000
+FRESH_EVENTS = 64
+"""Of a tick at the least, whatever it carries over from those before."""
+PACED_EVENTS = 32
+"""Of a tick at the most that nobody waits for, as long as others are there; so that schedules and
+sends of the morning never slow down what phones send, and still get on."""
+
+
+class _Tick(msgspec.Struct, eq=False):
+    """A tick under way: its events, everything that these name and whose it is, and the events that
+    wait for its end."""
+
+    events: list[Pending] = msgspec.field(default_factory=list)
+    concerns: set[object] = msgspec.field(default_factory=set)
+    held: list[Pending] = msgspec.field(default_factory=list)
+
+
+class Lane:
+    """A queue of events and the tasks that turn it."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self._pipeline = pipeline
+        self._queue: deque[Pending] = deque()
+        self._paced: deque[Pending] = deque()
+        self._carried: deque[Pending] = deque()
+        self._under_way: list[_Tick] = []
+        self._idle: list[asyncio.Future[None]] = []
+        self._namespaces = pipeline.namespaces
+        self._closing = False
+
+    def __len__(self) -> int:
+        turning = sum([len(tick.events) + len(tick.held) for tick in self._under_way])
+        return len(self._queue) + len(self._paced) + len(self._carried) + turning
+
+    def submit(self, events: Sequence[Pending], *, paced: bool = False) -> None:
+        """Puts a request's events into the queue; `paced` ones go behind all others.
+
+        Raises:
+            Overloaded: there is no room; nothing was taken.
+        """
+        if self._closing or len(self) + len(events) > QUEUE_EVENTS:
+            raise Overloaded
+        (self._paced if paced else self._queue).extend(events)
+        self._wake()
+
+    def close(self) -> None:
+        """Takes nothing more; `run` returns when the queue is empty."""
+        self._closing = True
+        self._wake()
+
+    async def run(self) -> None:
+        """Turns what is submitted, until the lane is closed and empty."""
+        async with asyncio.TaskGroup() as turning:
+            for _ in range(TICKS_AT_ONCE):
+                turning.create_task(self._turn(self._pipeline.store.kept()))
+
+    async def _turn(self, kept: Kept) -> None:
+        while True:
+            tick = self._next()
+            if tick.events:
+                self._under_way.append(tick)
+                if self._queue:
+                    self._wake()
+                left = await self._pipeline.turn(tick.events, kept, tick.concerns)
+                self._under_way.remove(tick)
+                self._carried.extend(left)
+                self._carried.extend(tick.held)
+            elif self._closing and not self:
+                await kept.close()
+                self._wake()
+                return
+            else:
+                await self._woken()
+
+    def _next(self) -> _Tick:
+        """The events that can go now, in order. What is carried over goes first, all of it, because
+        newer events may belong to the same people; it never takes the place of everybody else's."""
+        if self._pipeline.namespaces is not self._namespaces:
+            self._name_again()
+        tick = _Tick()
+        self._take(tick, self._carried, len(self._carried))
+        self._take(tick, self._queue, max(TICK_EVENTS - len(tick.events), FRESH_EVENTS))
+        if self._paced:
+            alone = not (tick.events or self._under_way)
+            self._take(tick, self._paced, TICK_EVENTS if alone else PACED_EVENTS)
+        return tick
+
+    def _take(self, tick: _Tick, queue: deque[Pending], most: int) -> None:
+        other = self._under_way[0] if self._under_way else None
+        while queue and most > 0:
+            pending = queue.popleft()
+            concerns = self._concerned(pending)
+            if other is not None and not other.concerns.isdisjoint(concerns):
+                other.concerns |= concerns
+                other.held.append(pending)
+            else:
+                tick.concerns |= concerns
+                tick.events.append(pending)
+                most -= 1
+
+    def _concerned(self, pending: Pending) -> set[object]:
+        """What an event names, the profiles that this belongs to as far as is known, and its request,
+        whose events keep their order."""
+        keys = identity.lookups(pending.event, pending.keys)
+        concerned: set[object] = {pending.reply, *keys}
+        for key in keys:
+            if (owner := self._pipeline.owner(key)) is not None:
+                concerned.add(owner)
+        return concerned
+
+    def _name_again(self) -> None:
+        """After a reload: what waits was named by identities as they were declared before it."""
+        before, self._namespaces = self._namespaces, self._pipeline.namespaces
+        if before != self._namespaces:
+            held = [pending for tick in self._under_way for pending in tick.held]
+            for pending in (*held, *self._carried, *self._queue, *self._paced):
+                if pending.keys[0][0] != PROFILE_NAMESPACE:
+                    pending.keys = identity.keys_of(pending.event, self._namespaces) or pending.keys
+
+    def _wake(self) -> None:
+        if self._idle:
+            self._idle.pop().set_result(None)
+
+    async def _woken(self) -> None:
+        woken = asyncio.get_running_loop().create_future()
+        self._idle.append(woken)
+        try:
+            await woken
+        finally:
+            if woken in self._idle:
+                self._idle.remove(woken)
