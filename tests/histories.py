@@ -90,7 +90,8 @@ class Person(msgspec.Struct, frozen=True):
 
 # Histories that may arrive in any order
 
-USERS, APPS, MAILS = ("u0", "u1", "u2", "u3", "u4"), tuple(f"a{n}" for n in range(9)), tuple("xyzvwq")
+USERS, APPS = ("u0", "u1", "u2", "u3", "u4"), tuple(f"a{n}" for n in range(9))
+MAILS = tuple(f"{name}@example.com" for name in "xyzvwq")
 
 
 @st.composite
