@@ -1,4 +1,4 @@
-"""Files into lanes: rows become events like any other, and what is durable is written down.
+"""Files into the lane: rows become events like any other, and what is durable is written down.
 
 Chunks go in while earlier ones commit. A row counts as done when all before it are durable, so that an
 import that was killed goes on there; what was durable beyond is recognised by its message id.
@@ -18,8 +18,8 @@ import msgspec
 
 from engine.adapters.postgres import imports
 from engine.adapters.postgres.imports import Progress
+from engine.app.lane import Lane
 from engine.app.replies import Overloaded, Pending, Reply
-from engine.app.tick import Lane
 from engine.domain.offers.rules import Workspace
 from engine.domain.people import identity
 from engine.domain.people.events import Event
@@ -50,7 +50,7 @@ class _Chunk(msgspec.Struct):
 
     last: int
     rejected: int
-    replies: Sequence[Reply]
+    reply: Reply | None
 
 
 class Import:
@@ -59,7 +59,7 @@ class Import:
     def __init__(
         self,
         pool: asyncpg.Pool,
-        lanes: Sequence[Lane],
+        lane: Lane,
         workspace: Workspace,
         identifier: str,
         *,
@@ -68,7 +68,7 @@ class Import:
         paced: bool = False,
     ) -> None:
         self._pool = pool
-        self._lanes = lanes
+        self._lane = lane
         self._namespaces = workspace.namespaces
         self._identifier = identifier
         self._reject = reject
@@ -95,26 +95,21 @@ class Import:
         return progress
 
     async def _submit(self, chunk: Sequence[Row], event_of: Callable[[Row], Event | Refusal]) -> _Chunk:
-        taken: list[list[tuple[Event, Any]]] = [[] for _ in self._lanes]
+        taken: list[tuple[Event, Any]] = []
         rejected = 0
         for row in chunk:
             event = event_of(row)
             if not isinstance(event, Refusal):
                 keys = identity.keys_of(event, self._namespaces)
                 if keys:
-                    # People are kept together, so that two lanes seldom meet at one.
-                    taken[hash(keys[0]) % len(self._lanes)].append((event, keys))
+                    taken.append((event, keys))
                     continue
                 event = _NO_IDENTITY
             rejected += 1
             self._reject(Rejected(row.number, event.code, event.message, row.raw))
-        replies = []
-        for lane, events in zip(self._lanes, taken, strict=True):
-            if events:
-                replies.append(await self._queue(lane, events))
-        return _Chunk(chunk[-1].number, rejected, replies)
+        return _Chunk(chunk[-1].number, rejected, await self._queue(taken) if taken else None)
 
-    async def _queue(self, lane: Lane, events: Sequence[tuple[Event, Any]]) -> Reply:
+    async def _queue(self, events: Sequence[tuple[Event, Any]]) -> Reply:
         reply = Reply(len(events))
         pending = [
             Pending(event=event, reply=reply, keys=keys, position=position)
@@ -122,17 +117,17 @@ class Import:
         ]
         while True:
             try:
-                lane.submit(pending, paced=self._paced)
+                self._lane.submit(pending, paced=self._paced)
             except Overloaded:  # those who wait for an answer go first
                 await asyncio.sleep(FULL_SECONDS)
             else:
                 return reply
 
     async def _settle(self, chunk: _Chunk, progress: Progress) -> None:
-        for reply in chunk.replies:
-            await reply.done
-        progress.accepted += sum(reply.accepted for reply in chunk.replies)
-        progress.duplicates += sum(reply.duplicates for reply in chunk.replies)
+        if chunk.reply is not None:
+            await chunk.reply.done
+            progress.accepted += chunk.reply.accepted
+            progress.duplicates += chunk.reply.duplicates
         progress.rejected += chunk.rejected
         progress.rows = chunk.last
         self._watch(progress)

@@ -113,7 +113,7 @@ async def bring_in(
     done = await imports.begin(pool, prepared.identifier, prepared.kind, prepared.file.name)
     if done.finished_at is None:
         workspace = engine.ruling.rules.workspace
-        work = Import(pool, [engine.lane], workspace, prepared.identifier, reject=reject, paced=True)
+        work = Import(pool, engine.lane, workspace, prepared.identifier, reject=reject, paced=True)
         await work.run(prepared.table(opened).rows, prepared.event_of, done)
     return done
 

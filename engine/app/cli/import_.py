@@ -19,7 +19,7 @@ from engine.adapters.postgres.migrations import migrate
 from engine.adapters.postgres.store import StoreError
 from engine.app.cli.check import check_folders, print_problems
 from engine.app.cli.environment import DATABASE_FAULTS, database, errors, fail, read_settings
-from engine.app.import_lanes import own_lanes
+from engine.app.import_lane import own_lane
 from engine.app.importing import Import, Rejected
 from engine.app.importing_files import Prepared, prepare
 from engine.app.replies import Interrupted
@@ -87,7 +87,7 @@ def import_(
 
 async def _run(dsn: str, ruling: Ruling, prepared: Prepared, beside: Path, json: bool) -> int:
     await migrate(dsn)
-    async with own_lanes(dsn, ruling) as own:
+    async with own_lane(dsn, ruling) as own:
         pool = own.store.pool
         done = await imports.begin(pool, prepared.identifier, prepared.kind, prepared.file.name)
         if done.finished_at is not None:
@@ -112,7 +112,7 @@ async def _run(dsn: str, ruling: Ruling, prepared: Prepared, beside: Path, json:
 
             work = Import(
                 pool,
-                own.lanes,
+                own.lane,
                 ruling.rules.workspace,
                 prepared.identifier,
                 reject=reject,
