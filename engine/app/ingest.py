@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import date, datetime, timedelta
+from datetime import date, timedelta
 from hashlib import sha256
 from typing import Any
 from uuid import uuid4
@@ -23,14 +23,17 @@ from engine.app import metrics
 from engine.app.clock import Clock
 from engine.app.keys import Keys, key_in
 from engine.app.lane import Lane
+from engine.app.newest import later, newest_fixes
 from engine.app.replies import Interrupted, Overloaded, Pending, Reply
 from engine.app.responses import HEADERS, Refused, Response
 from engine.app.ruling import Ruling
+from engine.domain.candidates import NO_SLOTS, Slots
 from engine.domain.offers.decisions import full_form, public_form
 from engine.domain.offers.rules import Namespace
 from engine.domain.people import identity
-from engine.domain.people.events import Event, Location
+from engine.domain.people.events import Event
 from engine.domain.people.profiles import IdentityKey
+from engine.formats.ask import read_ask
 from engine.formats.segment import (
     BODY_BYTES_MAX,
     Answer,
@@ -169,6 +172,41 @@ class Ingest:
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda ended: ended.cancelled() or answer(ended.result()))
 
+    async def decide(self, headers: Headers, body: bytes) -> Response:
+        """`POST /v1/decide`: one event, and what the app that sent it has room for."""
+        try:
+            if len(body) > BODY_BYTES_MAX:
+                raise _too_large()
+            body, key, trusted = self._open(headers, body)
+            if self._before is not None:
+                await self._before(body)
+            try:
+                asked = read_ask(body)
+            except Unreadable as fault:
+                raise Refused(fault.status, str(fault)) from fault
+            request = self._read("batch", asked.as_batch, key, trusted)
+            if request.rejected:
+                await self._keep(request)
+                metrics.REJECTED.inc()
+                return _not_taken(request.rejected[0][0])
+            reply = Reply(len(request.named))
+            self._queue(request.named, reply, Slots(asked.placements, asked.limit))
+            await reply.done
+        except Refused as refusal:
+            return refusal.response
+        except (StoreError, Interrupted):
+            return Refused(503, "the database is away: nothing is confirmed, send it again", 2).response
+        except Exception:
+            log.exception("request_failed")
+            return Refused(500, "this request could not be decided; it was logged").response
+        form = full_form if trusted else public_form
+        wanted = reply.decisions
+        if asked.placements:
+            places = asked.placements
+            wanted = [d for d in wanted if d.placement in places]
+            wanted.sort(key=lambda d: places.index(d.placement or ""))
+        return Response(200, _encode({"decisions": [s for d in wanted if (s := form(d)) is not None]}))
+
     def _open(self, headers: Headers, body: bytes) -> tuple[bytes, str, bool]:
         """The body unzipped, its key, and whether that is a server's.
 
@@ -227,7 +265,7 @@ class Ingest:
             self._held_bytes -= request.size
             answer(self._response(request, reply, fault))
 
-        self._queue(request.named, told)
+        self._queue(request.named, Reply(len(request.named), told))
         self._held_bytes += request.size
 
     def _response(self, request: Request, reply: Reply | None, fault: Exception | None) -> Response:
@@ -251,16 +289,16 @@ class Ingest:
         )
         return Response(200, _encode(answer))
 
-    def _queue(self, named: Sequence[Named], told: Callable[[Reply, Exception | None], None]) -> None:
-        reply = Reply(len(named), told)
-        newest = _newest_fixes(named) if len(named) > 1 else {}
+    def _queue(self, named: Sequence[Named], reply: Reply, slots: Slots = NO_SLOTS) -> None:
+        newest = newest_fixes(named) if len(named) > 1 else {}
         pending = [
             Pending(
                 event=event,
                 reply=reply,
                 keys=keys,
                 position=position,
-                newest=_later(event, newest.get(keys[0])) if newest else None,
+                newest=later(event, newest.get(keys[0])) if newest else None,
+                slots=slots,
             )
             for position, (event, keys) in enumerate(named)
         ]
@@ -312,27 +350,13 @@ def _named(
     return named, rejected
 
 
+def _not_taken(rejection: Rejection) -> Response:
+    fault = {"success": False, "code": rejection.code, "message": rejection.message}
+    return Response(400, _encode(fault))
+
+
 def _new_message_id() -> str:
     return uuid4().hex
-
-
-def _newest_fixes(
-    named: Sequence[Named],
-) -> dict[IdentityKey, tuple[datetime, Location]]:
-    """The newest fix of each person in a batch: an enter offers only if it still holds there."""
-    newest: dict[IdentityKey, tuple[datetime, Location]] = {}
-    for event, keys in named:
-        if event.location is not None:
-            at = event.location.at or event.timestamp
-            if keys[0] not in newest or newest[keys[0]][0] < at:
-                newest[keys[0]] = (at, event.location)
-    return newest
-
-
-def _later(event: Event, newest: tuple[datetime, Location] | None) -> Location | None:
-    if newest is None or event.location is None or newest[1] is event.location:
-        return None
-    return newest[1]
 
 
 async def _body(receive: Receive, headers: Mapping[bytes, bytes]) -> bytes:

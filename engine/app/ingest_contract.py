@@ -64,6 +64,7 @@ def with_ingest(document: OpenAPI) -> None:
     for call in CALLS:
         paths[f"/v1/{call}"] = _path(call, f"{call}Events")
     paths["/b"] = _path("b", "shortBatch")
+    paths["/v1/decide"] = _ask()
 
 
 def _components(file: str, schema: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -98,6 +99,48 @@ def _target(reference: str, file: str) -> str:
 
 def _json(name: str) -> dict[str, OpenAPIMediaType]:
     return {"application/json": OpenAPIMediaType(schema=Reference(ref=f"#/components/schemas/{name}"))}
+
+
+def _ask() -> PathItem:
+    responses: dict[str, OpenAPIResponse | Reference] = {
+        "200": OpenAPIResponse(
+            description="The decisions for the placements asked for; without any, all of the event",
+            content={
+                "application/json": OpenAPIMediaType(
+                    schema=cast(
+                        Schema,
+                        {
+                            "type": "object",
+                            "required": ["decisions"],
+                            "properties": {
+                                "decisions": {
+                                    "type": "array",
+                                    "items": {"$ref": "#/components/schemas/Decision"},
+                                }
+                            },
+                        },
+                    )
+                )
+            },
+        )
+    }
+    for status, description in _STATUSES.items():
+        responses[status] = OpenAPIResponse(description=description, content=_json("Fault"))
+    return PathItem(
+        post=Operation(
+            operation_id="decide",
+            summary="What to show in the app, decided on an event",
+            description=(
+                "The event goes the way of every event: it is stored, counted, and may set off pushes as "
+                "well. Being returned is not being shown: send `Offer Shown` with the decision's id in "
+                "`properties.decision`."
+            ),
+            tags=["events"],
+            security=[{"writeKey": []}, {"bearerKey": []}],
+            request_body=RequestBody(required=True, content=_json("Ask")),
+            responses=responses,
+        )
+    )
 
 
 def _path(call: str, operation_id: str) -> PathItem:

@@ -30,6 +30,19 @@ def render_push(candidate: Candidate, locale: str | None) -> Message:
     )
 
 
+def render_in_app(candidate: Candidate, locale: str | None) -> Message:
+    """What stands inside the app."""
+    in_app = candidate.offer.in_app
+    assert in_app is not None
+    variables = _variables(candidate)
+    return Message(
+        title=choose(in_app.title, locale)(variables),
+        body=choose(in_app.body, locale)(variables) if in_app.body else "",
+        deeplink=in_app.deeplink(variables) if in_app.deeplink is not None else None,
+        image=in_app.image(variables) if in_app.image is not None else None,
+    )
+
+
 def render_body(candidate: Candidate) -> dict[str, str]:
     """What an action tells its webhook."""
     webhook = candidate.offer.webhook

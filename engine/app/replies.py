@@ -8,6 +8,7 @@ from datetime import datetime
 
 import msgspec
 
+from engine.domain.candidates import NO_SLOTS, Slots
 from engine.domain.offers.decisions import Decision
 from engine.domain.people.events import Event, Location
 from engine.domain.people.profiles import IdentityKey
@@ -79,7 +80,8 @@ class Reply:
 class Pending(msgspec.Struct, kw_only=True):
     """An event that waits to be decided.
 
-    `newest` is the request's newest fix where that is not the event's own, `timer` the row (bucket,
+    `newest` is the request's newest fix where that is not the event's own, `slots` what the app that
+    sent it has room for, `timer` the row (bucket,
     profile, id, due) that the event comes from. `losses` counts the
     commits that it lost to another engine; `stored_seq` is set once the database said that it has
     the message, and `unsure` if that may have been by our own commit whose outcome got lost.
@@ -91,6 +93,7 @@ class Pending(msgspec.Struct, kw_only=True):
     keys: tuple[IdentityKey, ...]
     position: int = 0
     newest: Location | None = None
+    slots: Slots = NO_SLOTS
     timer: tuple[int, str, str, datetime] | None = None
     losses: int = 0
     stored_seq: tuple[str, int] | None = None

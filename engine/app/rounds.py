@@ -39,12 +39,13 @@ def decide_units(
         for number, (unit, pending, seen) in enumerate(begun):
             if seen.needed:
                 seen = decide.settle(turn.rules, seen, turn.now, among[number])
-            steps.append((unit, pending, seen, decide.judge(turn.rules, seen, turn.now, pending.newest)))
+            verdict = decide.judge(turn.rules, seen, turn.now, pending.newest, None, pending.slots)
+            steps.append((unit, pending, seen, verdict))
         scored = scores_of(ruling, [verdict for _, _, _, verdict in steps])
         for number, (unit, pending, seen, verdict) in enumerate(steps):
             scores = scored.get(number, {})
             if verdict.needed:
-                verdict = decide.judge(turn.rules, seen, turn.now, pending.newest, scores)
+                verdict = decide.judge(turn.rules, seen, turn.now, pending.newest, scores, pending.slots)
             unit.finish(pending, seen, verdict, among.get(number, {}) | scores, turn)
             if watcher is not None:
                 watcher(pending, seen, verdict)

@@ -5,15 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 import msgspec
 
 from engine.adapters.postgres.outbox import Send
 from engine.adapters.postgres.rows import Commit, DecisionRow, EventRow, Shared, TimerRow
-from engine.app.rendering import render_body, render_push
+from engine.app.rendering import render_body, render_in_app, render_push
 from engine.app.replies import Pending
-from engine.app.unit_rows import NOWHERE, call_of, member_rows, outbox_row, send_of
+from engine.app.unit_rows import NOWHERE, call_of, facts_of, member_rows, outbox_row, send_of
 from engine.app.weather import Weather, sky
 from engine.domain import decide
 from engine.domain.decide import Observation, Verdict
@@ -263,7 +262,7 @@ class Unit:
         self._write(verdict.profile)
         event, profile = seen.event, verdict.profile
         bucket = bucket_of(profile.id)
-        facts = _facts(base, scores, seen, pending, turn)
+        facts = facts_of(base, scores, seen, pending, turn.now, turn.rules)
         self._event_rows.append(
             EventRow(
                 bucket=bucket,
@@ -287,6 +286,9 @@ class Unit:
                 if sending.candidate.is_action:
                     body = render_body(sending.candidate)
                     self.sends.append(call_of(sending, body, profile, turn.lease, turn.providers))
+                    continue
+                if sending.candidate.channel == "in_app":
+                    messages[sending.decision.id] = render_in_app(sending.candidate, profile.locale)
                     continue
                 message = messages[sending.decision.id] = render_push(sending.candidate, profile.locale)
                 self.sends.append(send_of(sending, message, profile, turn.lease, turn.providers))
@@ -386,29 +388,3 @@ def _copies(shared: Sequence[Shared], ended: Profile, survivor: Profile) -> list
         elif one.other_id in own and one.profile_id in others and one.other_event is not None:
             found[one.sender, one.message_id] = one.other_event
     return list(found.values())
-
-
-def _facts(
-    base: Profile | None,
-    scores: Mapping[str, float | None],
-    seen: Observation,
-    pending: Pending,
-    turn: Turn,
-) -> dict[str, Any]:
-    """What the decision depended on beside the event: enough to decide it again exactly."""
-    facts: dict[str, Any] = {
-        "version": base.version if base is not None else 0,
-        "now": turn.now,
-        "revision": turn.rules.revision,
-    }
-    if turn.rules.paused:
-        facts["paused"] = turn.rules.paused.pauses
-    if scores:
-        facts["propensity"] = scores
-    if seen.notes:
-        facts["notes"] = seen.notes
-    if seen.sky:
-        facts["weather"] = seen.sky
-    if pending.newest is not None:
-        facts["newest"] = {"latitude": pending.newest.latitude, "longitude": pending.newest.longitude}
-    return facts

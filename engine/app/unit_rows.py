@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
 from engine.adapters.postgres.outbox import Call, Push, Send
 from engine.adapters.postgres.rows import MemberRow, SendRow
-from engine.domain.decide import Sending
+from engine.app.replies import Pending
+from engine.domain.decide import Observation, Sending
 from engine.domain.offers.decisions import Message
+from engine.domain.offers.rules import RuleSet
 from engine.domain.people.profiles import Membership, Profile, bucket_of
 
 PROVIDERS = {"ios": "apns", "web": "webpush"}
@@ -104,3 +107,32 @@ def outbox_row(send: Send) -> SendRow:
         expires_at=send.expires_at,
         lease=send.lease or None,
     )
+
+
+def facts_of(
+    base: Profile | None,
+    scores: Mapping[str, float | None],
+    seen: Observation,
+    pending: Pending,
+    now: datetime,
+    rules: RuleSet,
+) -> dict[str, Any]:
+    """What the decision depended on beside the event: enough to decide it again exactly."""
+    facts: dict[str, Any] = {
+        "version": base.version if base is not None else 0,
+        "now": now,
+        "revision": rules.revision,
+    }
+    if rules.paused:
+        facts["paused"] = rules.paused.pauses
+    if scores:
+        facts["propensity"] = scores
+    if seen.notes:
+        facts["notes"] = seen.notes
+    if seen.sky:
+        facts["weather"] = seen.sky
+    if pending.slots.placements:
+        facts["slots"] = {"placements": pending.slots.placements, "limit": pending.slots.limit}
+    if pending.newest is not None:
+        facts["newest"] = {"latitude": pending.newest.latitude, "longitude": pending.newest.longitude}
+    return facts

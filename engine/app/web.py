@@ -19,7 +19,7 @@ from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 from engine.app.engine import Engine
 from engine.app.ingest import PATHS
 from engine.app.ingest_contract import with_ingest
-from engine.app.routes import admin, audiences, faults, health, imports, sdk_settings
+from engine.app.routes import admin, audiences, decide, faults, health, imports, sdk_settings
 
 _PATHS = frozenset(PATHS)
 
@@ -45,6 +45,7 @@ def litestar_app(engine: Engine | None = None) -> Litestar:
             health.metrics,
             sdk_settings.segment_settings,
             sdk_settings.rudder_settings,
+            decide.decide,
             admin.router,
             audiences.router,
             imports.router,
@@ -76,12 +77,17 @@ def litestar_app(engine: Engine | None = None) -> Litestar:
     return app
 
 
+def _is_preflight(scope: HTTPScope) -> bool:
+    """Whether a browser asks if a page may ask: ingest answers that for all that take a write key."""
+    return scope["method"] == "OPTIONS" and scope["path"] == decide.PATH
+
+
 def application(engine: Engine) -> ASGIApp:
     """What the server runs: a phone's events go past the router."""
     routes = litestar_app(engine)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == ScopeType.HTTP and scope["path"] in _PATHS:
+        if scope["type"] == ScopeType.HTTP and (scope["path"] in _PATHS or _is_preflight(scope)):
             await engine.ingest(scope, receive, send)
         else:
             await routes(cast(HTTPScope, scope), receive, send)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
 import msgspec
@@ -10,18 +10,38 @@ import msgspec
 from engine.domain.observation import Observation, Trigger
 from engine.domain.offers import assignment, caps, eligibility
 from engine.domain.offers.decisions import Reason
-from engine.domain.offers.eligibility import Candidate, Circumstances, Stop
+from engine.domain.offers.eligibility import Candidate, Circumstances, Stop, Worth
 from engine.domain.offers.rules import Offer, Rule, RuleSet
 from engine.domain.offers.scope import Scope
 from engine.domain.people import computed
 from engine.domain.people.profiles import Address, Profile
 from engine.domain.views import event_view, fence_view
 
+Pair = tuple[Candidate, Worth | Stop]
+"""A candidate, with what it is worth or why it goes no further."""
+
+
+class Slots(msgspec.Struct, frozen=True):
+    """What an app has room for: its placements, in the order in which they are filled, and how many
+    offers it wants at the most."""
+
+    placements: tuple[str, ...] = ()
+    limit: int = 1
+
+
+NO_SLOTS = Slots()
+
 
 def put_forward(
-    rules: RuleSet, matched: Iterable[tuple[Trigger, Rule]], scope: Scope, key: str
+    rules: RuleSet,
+    matched: Iterable[tuple[Trigger, Rule]],
+    scope: Scope,
+    key: str,
+    placements: Collection[str],
 ) -> Iterable[Candidate]:
-    """The candidates of the rules that were set off, for a person whose groups go by `key`."""
+    """The candidates of the rules that were set off, for a person whose groups go by `key`: for each
+    channel that an offer has a message for. What waits inside the app is only put forward where the
+    app asks for it."""
     for trigger, rule in matched:
         own = scope
         if trigger.fence is not None:
@@ -29,7 +49,7 @@ def put_forward(
         if trigger.event is not None:
             own = msgspec.structs.replace(own, event=trigger.event)
         for offer, arm in offers_of(rules, rule, key):
-            yield Candidate(
+            candidate = Candidate(
                 rule=rule,
                 offer=offer,
                 purpose=rules.workspace.purposes[offer.purpose],
@@ -37,9 +57,29 @@ def put_forward(
                 at=trigger.at,
                 fence=trigger.fence,
                 scope=own,
+                channel="push" if offer.webhook is None else "webhook",
                 variant=arm,
                 deferred_at=trigger.deferred_at,
             )
+            if offer.in_app is None or offer.push is not None:
+                yield candidate
+            if offer.in_app is None:
+                continue
+            placement = rule.placement or offer.in_app.placement
+            if placement in placements:
+                yield msgspec.structs.replace(candidate, channel="in_app", placement=placement)
+
+
+def contests(judged: Iterable[Pair], slots: Slots) -> Iterable[list[Pair]]:
+    """The candidates that compete, by channel and placement; those that stand alone each by itself."""
+    together: dict[str | None, list[Pair]] = {None: [], **{placement: [] for placement in slots.placements}}
+    alone: list[list[Pair]] = []
+    for pair in judged:
+        if pair[0].stands_alone:
+            alone.append([pair])
+        else:
+            together[pair[0].placement].append(pair)
+    return [group for group in (*together.values(), *alone) if group]
 
 
 def offers_of(rules: RuleSet, rule: Rule, key: str) -> Iterable[tuple[Offer, str | None]]:

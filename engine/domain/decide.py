@@ -12,7 +12,16 @@ from datetime import datetime
 
 import msgspec
 
-from engine.domain.candidates import before_scoring, models_needed, put_forward, reachable, scope_of
+from engine.domain.candidates import (
+    NO_SLOTS,
+    Slots,
+    before_scoring,
+    contests,
+    models_needed,
+    put_forward,
+    reachable,
+    scope_of,
+)
 from engine.domain.observation import Observation, Trigger, occurrences, resumed, waited
 from engine.domain.offers import caps, contest, deferral, eligibility
 from engine.domain.offers.decisions import Decision
@@ -195,8 +204,9 @@ def judge(
     now: datetime,
     newest: Location | None = None,
     scores: Mapping[str, float | None] | None = None,
+    slots: Slots = NO_SLOTS,
 ) -> Verdict:
-    """What is decided on an observation.
+    """What is decided on an observation. `slots` is what the app has room for just now.
 
     `scores` is None on the first call; where a candidate's fate hangs on a model, the verdict then
     only names the models needed. On the second call it holds each of those, None for one that
@@ -230,7 +240,7 @@ def judge(
         paused=rules.paused,
     )
     scope = scope_of(rules, seen, now, local, address, scores or {})
-    candidates = list(put_forward(rules, matched, scope, profile.cohort_key))
+    candidates = list(put_forward(rules, matched, scope, profile.cohort_key, slots.placements))
 
     stops = [before_scoring(c, circumstances) for c in candidates]
     if scores is None and (needed := models_needed(rules, candidates, stops)):
@@ -240,18 +250,20 @@ def judge(
         (c, stop if stop is not None else eligibility.worth(c, circumstances))
         for c, stop in zip(candidates, stops, strict=True)
     ]
-    groups = [[pair for pair in judged if not pair[0].stands_alone]]
-    groups += [[pair] for pair in judged if pair[0].stands_alone]
     decisions: list[Decision] = []
     sends: list[Sending] = []
     alarms = NO_ALARMS
-    for ordinal, group in enumerate(g for g in groups if g):
+    room = slots.limit
+    for ordinal, group in enumerate(contests(judged, slots)):
+        if group[0][0].channel == "in_app" and not room:
+            continue
         ended = contest.decide_group(rules.revision, seen.profile.seq, group, circumstances, ordinal)
         decision, won = ended.decision, ended.won
         decisions.append(decision)
         alarms += ended.alarms
         if won is None:
             continue
+        room -= won.channel == "in_app"
         sends.append(Sending(decision, won, device_id, address))
         if not won.stands_alone:  # what nobody can opt out of uses up nobody's caps
             contact = contest.contact_of(decision, won)

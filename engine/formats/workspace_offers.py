@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from datetime import timedelta, tzinfo
+from datetime import tzinfo
 from typing import Final
 
 import msgspec
 
 from engine.domain.offers.expressions import Type
-from engine.domain.offers.rules import Offer, PushMessage, Render
+from engine.domain.offers.rules import Offer
 from engine.formats.located_yaml import AnyNode, Entry, MapNode, Scalar
 from engine.formats.messages import Members
 from engine.formats.workspace_dates import Dates, dates
 from engine.formats.workspace_limits import limits
-from engine.formats.workspace_names import Declared, expression, rule_names, template
+from engine.formats.workspace_messages import Messages, messages
+from engine.formats.workspace_names import Declared, expression, rule_names
 from engine.formats.workspace_values import (
     Problems,
-    duration,
     fields,
-    is_language,
     name,
     names,
     number,
-    shown,
     unresolved,
 )
 
@@ -44,9 +41,7 @@ _FIELDS: Final = (
     "code",
     "message",
 )
-_PUSH: Final = ("title", "body", "deeplink", "image", "ttl")
 _MOST_MONEY: Final = 1e9
-DEFAULT_TIME_TO_LIVE: Final = timedelta(hours=4)
 
 
 class _Propensity(msgspec.Struct, frozen=True):
@@ -86,7 +81,7 @@ def offer(
     if "message" not in found:
         hint = "add message: {push: {title: …, body: …}}"
         problems.append(entry.key.problem('an offer needs a "message"', hint))
-    push = messages(found["message"], problems, members) if "message" in found else None
+    said = messages(found["message"], problems, members) if "message" in found else Messages()
     limited = limits(node, found, problems, declared)
     cost = _money(found["cost"], problems, "cost") if "cost" in found else 0.0
     send_cost = _money(found["send_cost"], problems, "send_cost") if "send_cost" in found else 0.0
@@ -112,7 +107,8 @@ def offer(
         budget=limited.budget,
         hold=limited.hold,
         pool=limited.pool,
-        push=push,
+        push=said.push,
+        in_app=said.in_app,
         file=node.source.file,
     )
 
@@ -165,64 +161,3 @@ def _baseline(node: AnyNode, problems: Problems, declared: Declared) -> str | No
 
 def _money(node: AnyNode, problems: Problems, what: str) -> float | None:
     return number(node, problems, what, low=0, high=_MOST_MONEY)
-
-
-def messages(node: AnyNode, problems: Problems, members: Members) -> PushMessage | None:
-    """What an offer, or one variant of it, says."""
-    found = fields(node, problems, ("push",), ("in_app",), expected="{push: {title: …, body: …}}")
-    if found is None:
-        return None
-    if "push" not in found:
-        if isinstance(node, MapNode) and "in_app" not in node.entries:
-            problems.append(node.problem('"push" is missing'))
-        return None
-    push = fields(found["push"], problems, _PUSH, expected="fields such as {title: …, body: …}")
-    if push is None:
-        return None
-    missing = [word for word in ("title", "body") if word not in push]
-    problems.extend(found["push"].problem(f'"{word}" is missing') for word in missing)
-    title = _texts(push["title"], problems, members) if "title" in push else {}
-    body = _texts(push["body"], problems, members) if "body" in push else {}
-    if title and body and "" not in title and "" not in body:
-        _check_languages(push, problems)
-    return PushMessage(
-        title=title,
-        body=body,
-        deeplink=template(push["deeplink"], problems, members) if "deeplink" in push else None,
-        image=template(push["image"], problems, members) if "image" in push else None,
-        time_to_live=(duration(push["ttl"], problems) if "ttl" in push else None) or DEFAULT_TIME_TO_LIVE,
-    )
-
-
-def _check_languages(push: Mapping[str, AnyNode], problems: Problems) -> None:
-    """A push in two languages at once helps nobody."""
-    title, body = push["title"], push["body"]
-    for one, other, where in ((title, body, "body"), (body, title, "title")):
-        if isinstance(one, MapNode) and isinstance(other, MapNode):
-            problems.extend(
-                msgspec.structs.replace(
-                    entry.key.problem(f'the {where} has no "{tag}": people of it get another language'),
-                    severity="warning",
-                )
-                for tag, entry in one.entries.items()
-                if tag not in other.entries and is_language(tag)
-            )
-
-
-def _texts(node: AnyNode, problems: Problems, members: Members) -> Mapping[str, Render]:
-    """A text, or texts by language, the first one for everyone else."""
-    if not isinstance(node, MapNode):
-        render = template(node, problems, members)
-        return {} if render is None else {"": render}
-    if not node.entries:
-        problems.append(node.problem(f"expected text, found {shown(node)}"))
-    texts = {}
-    for tag, entry in node.entries.items():
-        if not is_language(tag):
-            hint = "text with {{ … }} needs quotes" if "{" in tag else "such as en, fr or pt-BR"
-            problems.append(entry.key.problem(f'"{tag}" is no language tag', hint))
-            continue
-        render = template(entry.node, problems, members)
-        if render is not None:
-            texts[tag] = render
-    return texts

@@ -48,6 +48,7 @@ _FIELDS: Final = (
     "cap",
     "send",
     "quiet",
+    "placement",
     "fresh",
     "priority",
     "lever",
@@ -55,8 +56,10 @@ _FIELDS: Final = (
     "starts",
     "ends",
 )
-_LATER: Final = ("placement",)
-_OF_OFFERS: Final = ("offer", "offers", "variants", "cap", "experiment", "holdout", "lever", "quiet", "send")
+_OF_OFFERS: Final = (
+    *("offer", "offers", "variants", "placement"),
+    *("cap", "experiment", "holdout", "lever", "quiet", "send"),
+)
 """What a rule that does something has no use for: an action competes with nothing and counts as nothing."""
 FRESH_AT_PLACES: Final = timedelta(minutes=10)
 """How old the fix of what happens at a place may be, where a rule says nothing; that of an approach
@@ -72,7 +75,7 @@ def rule(
     node = entry.node
     before = len(problems)
     name(entry.key, problems, "the name of a rule")
-    found = fields(node, problems, _FIELDS, _LATER, expected="fields such as {when: …, offer: …}")
+    found = fields(node, problems, _FIELDS, expected="fields such as {when: …, offer: …}")
     if found is None or not isinstance(node, MapNode):
         return None
     when = None
@@ -97,6 +100,9 @@ def rule(
         fresh = duration(found["fresh"], problems)
     quiet = choice(found["quiet"], problems, ("defer", "drop")) if "quiet" in found else None
     send = _send(found["send"], problems) if "send" in found else None
+    placement = None
+    if "placement" in found:
+        placement = name(found["placement"], problems, "the name of a placement")
     priority = lever = None
     if "priority" in found:
         priority = number(found["priority"], problems, "priority", low=-_MOST, high=_MOST)
@@ -128,6 +134,7 @@ def rule(
         caps=capped,
         fresh=fresh,
         send=send,
+        placement=placement,
         quiet=cast(Literal["defer", "drop"] | None, quiet),
         priority=priority or 0.0,
         lever=lever or 0.0,

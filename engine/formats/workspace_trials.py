@@ -9,8 +9,8 @@ import msgspec
 
 from engine.domain.offers.rules import Offer, Variant
 from engine.formats.located_yaml import AnyNode, MapNode, Scalar
+from engine.formats.workspace_messages import messages
 from engine.formats.workspace_names import Declared, message_members
-from engine.formats.workspace_offers import messages
 from engine.formats.workspace_values import Problems, fields, name, share, shown, unresolved
 
 _ROUNDING: Final = 1e-9
@@ -100,10 +100,10 @@ def _offer(
         return None
     offer = catalogue.get(base.text) if isinstance(base, Scalar) else None
     before = len(problems)
-    push = messages(said["message"], problems, message_members(declared))
+    own = messages(said["message"], problems, message_members(declared))
     if offer is None or len(problems) > before:
         return None
-    return msgspec.structs.replace(offer, push=push)
+    return msgspec.structs.replace(offer, push=own.push, in_app=own.in_app)
 
 
 def _catalogued(

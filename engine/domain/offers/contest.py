@@ -73,6 +73,7 @@ def decide_group(
         outcome=outcome,
         revision=revision,
         channel=group[0][0].channel,
+        placement=group[0][0].placement,
         geofence=leading.geofence,
         rule=leading.rule,
         offer=leading.offer,

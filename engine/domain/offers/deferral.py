@@ -40,7 +40,7 @@ def expires_at(rule: Rule, at: datetime) -> datetime:
 
 def put_off(c: Candidate, now: Circumstances) -> Deferred | Stop | None:
     """Whether the winner must wait, or may not be made at all at this hour."""
-    if c.stands_alone:
+    if c.stands_alone or c.channel == "in_app":  # whoever looks at the app is awake
         return None
     send, hours = c.rule.send, now.workspace.quiet_hours
     if send is not None and c.deferred_at is None:

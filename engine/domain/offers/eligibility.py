@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from math import isfinite
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -46,6 +46,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
     fence: Fence | None
     scope: Scope
+    channel: Literal["push", "in_app", "webhook"] = "push"
+    placement: str | None = None
     variant: str | None = None
     deferred_at: datetime | None = None
 
@@ -61,10 +63,6 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_action(self) -> bool:
         return self.offer.webhook is not None
-
-    @property
-    def channel(self) -> str:
-        return "webhook" if self.is_action else "push"
 
     def value_of(self, by: Expression | None) -> str:
         """What a cap counts this candidate under; all that have no value count together."""
@@ -216,11 +214,11 @@ def conversion(c: Candidate, now: Circumstances) -> Stop | None:
 
 
 def device(c: Candidate, now: Circumstances) -> Stop | None:
-    return Stop(Reason.NO_DEVICE) if now.address is None and not c.is_action else None
+    return Stop(Reason.NO_DEVICE) if c.channel == "push" and now.address is None else None
 
 
 def permission(c: Candidate, now: Circumstances) -> Stop | None:
-    denied = now.address is not None and now.address.denies_push and not c.is_action
+    denied = c.channel == "push" and now.address is not None and now.address.denies_push
     return Stop(Reason.NO_PERMISSION, {"push": "denied"}) if denied else None
 
 
@@ -228,7 +226,7 @@ def frequency(c: Candidate, now: Circumstances) -> Stop | None:
     if c.stands_alone:
         return None
     for cap in now.workspace.caps:
-        if cap.channel not in (None, "push") or cap.purpose not in (None, c.purpose.name):
+        if cap.channel not in (None, c.channel) or cap.purpose not in (None, c.purpose.name):
             continue
         count = caps.counted(now.profile.contacts, cap, now.local, None)
         if count >= cap.times:

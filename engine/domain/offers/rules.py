@@ -252,6 +252,19 @@ class PushMessage(msgspec.Struct, frozen=True, kw_only=True):
         return "PushMessage(…)"
 
 
+class InAppMessage(msgspec.Struct, frozen=True, kw_only=True):
+    """What waits at a place inside the app; texts by language tag as in a push."""
+
+    placement: str
+    title: Mapping[str, Render]
+    body: Mapping[str, Render] = {}
+    deeplink: Render | None = None
+    image: Render | None = None
+
+    def __repr__(self) -> str:
+        return f"InAppMessage({self.placement!r}, …)"
+
+
 class Converts(msgspec.Struct, frozen=True, kw_only=True):
     """What counts as a conversion of an offer: an event `within` that time after the offer was made."""
 
@@ -298,6 +311,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     pool: str | None = None
     webhook: Webhook | None = None
     push: PushMessage | None = None
+    in_app: InAppMessage | None = None
     file: str = ""
 
 
@@ -332,6 +346,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     fresh: timedelta | None = None
     send: SendTime | None = None
     quiet: Literal["defer", "drop"] | None = None
+    placement: str | None = None
     priority: float = 0.0
     lever: float = 0.0
     tags: frozenset[str] = frozenset()

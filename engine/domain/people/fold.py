@@ -21,6 +21,8 @@ MAX_TRAIT_BYTES = 4096
 MAX_TRAITS_BYTES = 65_536
 """Of a profile's traits, encoded: the whole document is written with every event."""
 MAX_DEVICES = 20
+MOST_UNSEEN = 20
+"""Of offers inside the app that were never shown, how many are still known when one is."""
 LONGEST_WORD = 64
 _encode = msgspec.msgpack.Encoder().encode
 _COARSE: dict[Precision, tuple[int, float]] = {"neighbourhood": (7, 1400.0), "city": (5, 9900.0)}
@@ -162,7 +164,12 @@ def _without_token(devices: dict[str, Address], properties: Any) -> dict[str, Ad
 
 def with_contact(profile: Profile, contact: Contact, horizon: datetime, most: int = 2000) -> Profile:
     """The profile with one more offer made; older ones than any cap looks back to are let go."""
-    kept = tuple(c for c in profile.contacts if c.at > horizon)[-most + 1 :]
+    kept = [c for c in profile.contacts if c.at > horizon]
+    if contact.channel == "in_app":
+        unseen = [c for c in kept if c.channel == "in_app" and not c.shown]
+        forgotten = {c.decision for c in unseen[: -MOST_UNSEEN + 1]}
+        kept = [c for c in kept if c.decision not in forgotten]
+    kept = kept[-most + 1 :]
     return msgspec.structs.replace(profile, contacts=(*kept, contact))
 
 
