@@ -172,7 +172,9 @@ def _never(expected: Expected, played: Played, rules: RuleSet) -> list[str]:
 
 
 def offers_of(rule: Rule) -> tuple[str, ...]:
-    """The offers that a rule can put forward, one for each variant where it has some."""
+    """The offers that a rule can put forward, one for each variant where it has some, or its action."""
+    if rule.action is not None:
+        return (rule.action,)
     return rule.offers or tuple(variant.offer.id for variant in rule.variants)
 
 

@@ -16,11 +16,10 @@ import msgspec
 
 from engine.domain.offers.decisions import Outcome, Reason
 from engine.domain.offers.rules import ComputedKind, RuleSet
-from engine.domain.offers.scope import UNKNOWN
 from engine.domain.people.events import Kind
-from engine.domain.people.traits import typed
-from engine.formats.located_yaml import AnyNode, Entry, ListNode, MapNode, Scalar, read
+from engine.formats.located_yaml import AnyNode, ListNode, MapNode, Scalar, read
 from engine.formats.problems import Problem, did_you_mean
+from engine.formats.scenario_person import Person, entries, read_person
 from engine.formats.workspace_places import plain
 from engine.formats.workspace_values import (
     Problems,
@@ -40,8 +39,6 @@ _PART = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _EXPECT = ("outcome", "rule", "offer", "reason", "geofence", "trigger", "channel", "placement", "message")
 _OF_ANY_TYPE = (ComputedKind.FIRST, ComputedKind.LAST, ComputedKind.DISTINCT, ComputedKind.MOST_OFTEN)
-_PERSON = ("user_id", "anonymous_id", "traits", "computed", "consent", "device", "locale", "timezone")
-_DEVICE = ("id", "type", "token", "permissions")
 _SCENARIO = (
     "name", "profile", "now", "weather", "propensity", "track", "events", "until", "expect", "strict",
 )  # fmt: skip
@@ -51,7 +48,6 @@ _CALL = (
 )  # fmt: skip
 _WORDS: Final = {"outcome": tuple(o.value for o in Outcome), "reason": tuple(r.value for r in Reason)}
 _CALLS: Final = tuple(kind.value for kind in Kind)
-DEFAULT_USER: Final = "someone"
 
 
 class Expected(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,22 +73,6 @@ class Expected(msgspec.Struct, frozen=True, kw_only=True):
                 return False
         message = decision.get("message") or {}
         return all(message.get(word) == said for word, said in self.message.items())
-
-
-class Person(msgspec.Struct, frozen=True, kw_only=True):
-    """Whom the story is about, as they are when it begins."""
-
-    user_id: str | None = DEFAULT_USER
-    anonymous_id: str | None = None
-    traits: Mapping[str, Any] = {}
-    computed: Mapping[str, Any] = {}
-    consent: Mapping[str, str] = {}
-    device: Mapping[str, Any] | None = None
-    locale: str | None = None
-    timezone: str | None = None
-
-    def __repr__(self) -> str:
-        return "Person(…)"
 
 
 class ScenarioEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -173,7 +153,7 @@ def _scenario(node: AnyNode, problems: Problems, rules: RuleSet) -> Scenario | N
         title = text(found["name"], problems, "what the test is about")
     else:
         problems.append(node.problem('a test needs a "name": what it is about'))
-    person = _person(found["profile"], problems, rules) if "profile" in found else Person()
+    person = read_person(found["profile"], problems, rules) if "profile" in found else Person()
     now = moment(found["now"], problems, UTC) if "now" in found else None
     if "now" not in found and "track" not in found:
         problems.append(
@@ -225,106 +205,6 @@ def _values(node: AnyNode | None, problems: Problems, what: str) -> dict[str, An
     return {}
 
 
-# Who
-
-
-def _person(node: AnyNode, problems: Problems, rules: RuleSet) -> Person:
-    found = fields(node, problems, _PERSON, expected="a person such as {user_id: u1, traits: {…}}")
-    if found is None:
-        return Person()
-    user = name(found["user_id"], problems, "a user id") if "user_id" in found else None
-    anonymous = name(found["anonymous_id"], problems, "an anonymous id") if "anonymous_id" in found else None
-    return Person(
-        user_id=user or (None if anonymous else DEFAULT_USER),
-        anonymous_id=anonymous,
-        traits=_traits(found["traits"], problems, rules) if "traits" in found else {},
-        computed=_computed(found["computed"], problems, rules) if "computed" in found else {},
-        consent=_consent(found["consent"], problems, rules) if "consent" in found else {},
-        device=_device(found["device"], problems) if "device" in found else None,
-        locale=name(found["locale"], problems, "a language") if "locale" in found else None,
-        timezone=name(found["timezone"], problems, "a time zone") if "timezone" in found else None,
-    )
-
-
-def _entries(node: AnyNode, problems: Problems, expected: str) -> Mapping[str, Entry]:
-    if isinstance(node, MapNode):
-        return node.entries
-    problems.append(node.problem(f"expected {expected}, found {shown(node)}"))
-    return {}
-
-
-def _traits(node: AnyNode, problems: Problems, rules: RuleSet) -> dict[str, Any]:
-    workspace = rules.workspace
-    sources = {path[1] for n in workspace.namespaces for path in n.sources if path[0] == "traits"}
-    counted = {trait.name for trait in workspace.computed}
-    traits: dict[str, Any] = {}
-    for word, entry in _entries(node, problems, "traits such as {first_name: Ada}").items():
-        value = traits[word] = plain(entry.node)
-        declared = workspace.traits.get(word)
-        if declared is None and word not in sources:
-            hint = did_you_mean(word, frozenset(workspace.traits))
-            if word in counted:
-                hint = f"it is computed: write it under computed: {{{word}: …}}"
-            problems.append(entry.key.problem(f'there is no trait "{word}"', hint))
-        elif declared is not None and value is not None and typed(value, declared) is UNKNOWN:
-            problems.append(entry.node.problem(f"expected a {declared.type}, found {shown(entry.node)}"))
-    return traits
-
-
-def _computed(node: AnyNode, problems: Problems, rules: RuleSet) -> dict[str, Any]:
-    known = {trait.name: trait for trait in rules.workspace.computed}
-    values: dict[str, Any] = {}
-    for word, entry in _entries(node, problems, "computed traits such as {orders: 3}").items():
-        trait = known.get(word)
-        if trait is None:
-            hint = did_you_mean(word, frozenset(known))
-            if word in rules.workspace.traits:
-                hint = f"it is stated: write it under traits: {{{word}: …}}"
-            problems.append(entry.key.problem(f'there is no computed trait "{word}"', hint))
-        elif trait.kind is ComputedKind.STEPS:
-            hint = f"set {trait.of}, which it climbs with"
-            problems.append(entry.key.problem(f'"{word}" follows from "{trait.of}"', hint))
-        elif trait.kind is ComputedKind.RATIO:
-            problems.append(entry.key.problem(f'"{word}" is set by "{trait.of}" and "{trait.over}"'))
-        elif trait.kind is ComputedKind.DISTINCT and not isinstance(entry.node, ListNode):
-            problems.append(entry.node.problem(f"expected a list such as [a, b], found {shown(entry.node)}"))
-        elif trait.kind in _OF_ANY_TYPE:
-            values[word] = plain(entry.node)
-        else:
-            value = number(entry.node, problems, word)
-            if value is not None:
-                values[word] = int(value) if trait.kind is ComputedKind.COUNT else value
-    return values
-
-
-def _consent(node: AnyNode, problems: Problems, rules: RuleSet) -> dict[str, str]:
-    known = frozenset(rules.workspace.purposes)
-    names = frozenset(word for purpose in rules.workspace.purposes.values() for word in purpose.names)
-    said: dict[str, str] = {}
-    for word, entry in _entries(node, problems, "consent such as {marketing: granted}").items():
-        if word not in known | names:
-            problems.append(unresolved(entry.key, "purpose", word, known))
-            continue
-        state = choice(entry.node, problems, ("granted", "denied", "unknown"))
-        if state is not None and state != "unknown":
-            said[word] = state
-    return said
-
-
-def _device(node: AnyNode, problems: Problems) -> dict[str, Any] | None:
-    if isinstance(node, Scalar) and node.value is None:
-        return None
-    found = fields(node, problems, _DEVICE, expected="a device such as {type: ios, token: t1}")
-    if found is None:
-        return None
-    device = {word: plain(value) for word, value in found.items()}
-    if "type" in found:
-        choice(found["type"], problems, ("ios", "android", "web"))
-    if "permissions" in found:
-        fields(found["permissions"], problems, ("push", "location", "precise"))
-    return device
-
-
 # What happens
 
 
@@ -346,7 +226,7 @@ def _event(node: AnyNode, problems: Problems) -> ScenarioEvent | None:
 
 def _propensity(node: AnyNode, problems: Problems, rules: RuleSet) -> dict[str, float | None]:
     scores: dict[str, float | None] = {}
-    for word, entry in _entries(node, problems, "scores by model such as {redeem: 0.6}").items():
+    for word, entry in entries(node, problems, "scores by model such as {redeem: 0.6}").items():
         if word not in rules.models:
             problems.append(unresolved(entry.key, "model", word, rules.models))
         elif isinstance(entry.node, Scalar) and entry.node.text == "failed":
@@ -385,7 +265,7 @@ def _expected(node: AnyNode, problems: Problems, rules: RuleSet) -> Expected | N
         said = choice(value, problems, options) if options else name(value, problems, f"a {word}")
         if said is not None:
             words[word] = said
-    known = {"rule": rules.rules, "offer": rules.offers, "geofence": rules.fences}
+    known = {"rule": rules.rules, "offer": {**rules.offers, **rules.actions}, "geofence": rules.fences}
     for word, names in known.items():
         if word in words and words[word] not in names:
             problems.append(unresolved(found[word], word, words[word], names))

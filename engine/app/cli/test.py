@@ -39,7 +39,7 @@ class Tested(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Coverage(msgspec.Struct, frozen=True, kw_only=True):
-    """The rules and offers that no test reaches, of how many. A rule is reached where its conditions
+    """The rules and offers (with actions) that no test reaches, of how many. A rule is reached where its conditions
     hold in some test, an offer where such a rule puts it forward."""
 
     rules: int
@@ -148,7 +148,7 @@ def _run(
 
 
 def _coverage(ruling: Ruling, reached: tuple[set[str], set[str]]) -> Coverage:
-    rules, offers = ruling.rules.rules, ruling.rules.offers
+    rules, offers = ruling.rules.rules, {**ruling.rules.offers, **ruling.rules.actions}
     return Coverage(
         rules=len(rules),
         offers=len(offers),
