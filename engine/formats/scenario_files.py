@@ -14,6 +14,7 @@ from engine.formats.gpx import MOST_BYTES, TrackFix, read_gpx
 from engine.formats.located_yaml import LARGEST_FILE_BYTES
 from engine.formats.problems import Problem, did_you_mean, in_order
 from engine.formats.scenario import Scenario, holds_scenarios, read_scenarios
+from engine.formats.workspace import workspaces_below
 
 _YAML: Final = (".yaml", ".yml")
 TESTS: Final = "tests"
@@ -47,10 +48,13 @@ def read_stories(root: Path, rules: RuleSet, only: str | None = None) -> Stories
     sources: dict[str, bytes] = {}
     stories: list[Story] = []
     tracks = _Tracks(root)
+    others = workspaces_below(root)
     for path in sorted(found for found in root.rglob("*") if found.suffix.lower() in _YAML):
         file = path.relative_to(root).as_posix()
         parts = file.split("/")
         if not path.is_file() or any(part.startswith(".") for part in parts) or only not in (None, file):
+            continue
+        if not others.isdisjoint(path.parents):
             continue
         with path.open("rb") as opened:
             data = opened.read(LARGEST_FILE_BYTES + 1)

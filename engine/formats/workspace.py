@@ -29,10 +29,10 @@ from engine.formats.workspace_names import Declared, fence_names, message_member
 from engine.formats.workspace_offers import offer
 from engine.formats.workspace_places import Places
 from engine.formats.workspace_rules import rule
-from engine.formats.workspace_sections import Sections, is_rule_file, sections
+from engine.formats.workspace_sections import SETTINGS_FILE, Sections, is_rule_file, sections
 from engine.formats.workspace_settings import settings, with_computed
 
-__all__ = ["MODELS_PREFIX", "Loaded", "load", "read_folder", "revision_of"]
+__all__ = ["MODELS_PREFIX", "Loaded", "load", "read_folder", "revision_of", "workspaces_below"]
 
 _YAML: Final = (".yaml", ".yml")
 _READ: Final = (*_YAML, ".geojson", ".json", ".onnx")
@@ -59,15 +59,17 @@ class Loaded(msgspec.Struct, frozen=True, kw_only=True):
 def read_folder(path: str | os.PathLike[str]) -> dict[str, bytes]:
     """The files of a rules' or models' folder that matter to a rule set, by their POSIX path in it.
 
-    Hidden files and scenario tests are left out. Raises OSError for a folder that cannot be read.
+    Hidden files, scenario tests and workspaces of their own (folders with a workspace.yaml) are left
+    out. Raises OSError for a folder that cannot be read.
     """
     root = Path(path)
     files = {}
+    others = workspaces_below(root)
     for found in sorted(entry for entry in root.rglob("*") if entry.is_file()):
         name = found.relative_to(root).as_posix()
         parts = name.split("/")
         hidden = any(part.startswith(".") for part in parts) or "tests" in parts[:-1]
-        if hidden or found.suffix.lower() not in _READ:
+        if hidden or not others.isdisjoint(found.parents) or found.suffix.lower() not in _READ:
             continue
         most = LARGEST_FILE_BYTES + 1 if found.suffix.lower() in _YAML else _LARGEST_READ_BYTES
         try:
@@ -76,6 +78,11 @@ def read_folder(path: str | os.PathLike[str]) -> dict[str, bytes]:
         except OSError as fault:  # reading, unlike opening, does not name the file
             raise OSError(fault.errno, fault.strerror, str(found)) from fault
     return files
+
+
+def workspaces_below(root: Path) -> set[Path]:
+    """The folders below that are workspaces of their own."""
+    return {found.parent for found in root.rglob(SETTINGS_FILE) if found.parent != root}
 
 
 def revision_of(rules: Mapping[str, bytes], models: Mapping[str, bytes]) -> str:

@@ -19,6 +19,7 @@ from engine.app.rulesets import Checked
 from engine.domain.offers.rules import RuleSet
 from engine.formats.problems import Problem, render_all
 from engine.formats.workspace import MODELS_PREFIX
+from engine.formats.workspace_sections import SETTINGS_FILE
 
 
 def check(
@@ -43,8 +44,7 @@ def check(
     if json and github:
         fail("--json and --github exclude each other", 2)
     rules = folder or Path(settings.rules)
-    # Another workspace's models are beside it, as ours are.
-    beside = Path(settings.models) if folder is None else folder.absolute().parent / "models"
+    beside = Path(settings.models) if folder is None else models_of(folder)
     checked = check_folders(rules, models or beside, datetime.now(UTC))
     if github:
         for problem in checked.problems:
@@ -62,6 +62,15 @@ def check(
                 f"[green]✓[/green] {_contents(checked.ruling.rules)}", highlight=False, soft_wrap=True
             )
     return 0 if checked.ruling is not None else 1
+
+
+def models_of(rules: Path) -> Path:
+    """Another workspace's models are beside it, as ours are, or beside the workspace that it lies in."""
+    above = rules.absolute().parent
+    beside = above / "models"
+    if not beside.is_dir() and (above / SETTINGS_FILE).is_file():
+        return above.parent / "models"
+    return beside
 
 
 def check_folders(rules: Path, models: Path, now: datetime | None = None) -> Checked:

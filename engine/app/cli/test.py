@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from engine.app.cli.check import check_folders, print_problems
+from engine.app.cli.check import check_folders, models_of, print_problems
 from engine.app.cli.environment import errors, fail, read_settings
 from engine.app.rehearsal_outcome import Difference, Outcomes, compare
 from engine.app.rehearsal_story import play
@@ -39,8 +39,8 @@ class Tested(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Coverage(msgspec.Struct, frozen=True, kw_only=True):
-    """The rules and offers (with actions) that no test reaches, of how many. A rule is reached where its conditions
-    hold in some test, an offer where such a rule puts it forward."""
+    """The rules and offers (with actions) that no test reaches, of how many. A rule is reached where its
+    conditions hold in some test, an offer where such a rule puts it forward."""
 
     rules: int
     offers: int
@@ -80,7 +80,7 @@ def test(
     if models is not None and not models.is_dir():
         fail(f"there is no folder {models}", 2)
     rules = folder if folder is not None else Path(settings.rules)
-    beside = rules.absolute().parent / "models" if folder is not None else Path(settings.models)
+    beside = models_of(folder) if folder is not None else Path(settings.models)
     checked = check_folders(rules, models or beside)
     if checked.ruling is None:
         print_problems(checked, errors)
