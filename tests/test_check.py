@@ -384,10 +384,14 @@ def test_rules_are_kept_as_they_were_said(built: RuleSet) -> None:
         "enter-fence": ("enter", {"D1"}),
         "exit-tag": ("exit", {"304"}),
         "exit-fence": ("exit", {"market"}),
+        "stay": ("dwell", {"cafe-quay"}),
+        "ahead": ("approach", {"market"}),
+        "on-the-way": ("arriving", "collection"),
+        "there": ("arrived", "collection"),
         "everything": ("enter", {"cafe-quay"}),
     }
     with_condition = {name for name, one in built.rules.items() if one.when.condition is not None}
-    assert with_condition == {"event-if", "page", "enter-fence"}
+    assert with_condition == {"event-if", "page", "enter-fence", "ahead", "there"}
     one = built.rules["everything"]
     assert one.condition is not None
     assert one.offers == ("latte", "cookie")
@@ -399,6 +403,9 @@ def test_rules_are_kept_as_they_were_said(built: RuleSet) -> None:
     assert one.starts == datetime(2026, 11, 1, 7, tzinfo=UTC)
     assert one.ends == datetime(2027, 3, 1, tzinfo=UTC)
     assert built.rules["enter-tag"].fresh == timedelta(minutes=10)
+    assert built.rules["ahead"].fresh == timedelta(seconds=90)
+    assert built.rules["on-the-way"].fresh == timedelta(minutes=3)
+    assert built.rules["there"].fresh == timedelta(minutes=10)
     assert built.rules["bare"].fresh is None
 
 

@@ -58,6 +58,7 @@ def _variables(candidate: Candidate) -> dict[str, Any]:
         "event": scope.event,
         "geofence": scope.geofence,
         "weather": scope.weather,
+        "trip": scope.trip,
         "device": scope.device,
         "local": scope.local,
         "now": scope.now,

@@ -46,6 +46,8 @@ def put_forward(
         own = scope
         if trigger.fence is not None:
             own = msgspec.structs.replace(own, geofence=fence_view(trigger.fence, scope.now))
+        if trigger.trip is not None:
+            own = msgspec.structs.replace(own, trip=trigger.trip)
         if trigger.event is not None:
             own = msgspec.structs.replace(own, event=trigger.event)
         for offer, arm in offers_of(rules, rule, key):

@@ -34,6 +34,8 @@ from engine.domain.people.consent import location_precision, with_statements
 from engine.domain.people.events import Event, Kind, Location, Sender
 from engine.domain.people.profiles import Address, Profile
 from engine.domain.people.timers import NO_ALARMS, Alarms, is_internal
+from engine.domain.places.trips import unplaced
+from engine.domain.travel import travelled
 from engine.domain.views import event_view, fence_view
 from engine.domain.whereabouts import sighting, withdrawn
 
@@ -97,6 +99,12 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
         name = timed(fence.id, transition.span)
         triggers.append(Trigger(TriggerKind(transition.kind), name, transition.at, fence))
 
+    trips = unplaced(profile.trips) if forgotten and profile.trips else profile.trips
+    if rules.trips and (trips or triggers):
+        went = travelled(rules, trips, presence, sighted.presence, event, triggers, now)
+        trips, notes = went.trips, notes + went.notes
+        triggers += went.triggers
+
     waiting, alarms = profile.waiting, forgotten + sighted.alarms
     if is_internal(event) and event.name == memory.WAITED:
         ended = memory.waited(profile, event.properties)
@@ -141,6 +149,7 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
         consent=consent,
         traits=traits,
         presence=sighted.presence,
+        trips=trips,
         past=past,
         waiting=waiting,
         computed=counts,

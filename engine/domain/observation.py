@@ -30,6 +30,7 @@ class Trigger(msgspec.Struct, frozen=True):
     fence: Fence | None = None
     event: Mapping[str, Any] | None = None
     deferred_at: datetime | None = None
+    trip: Mapping[str, Any] | None = None
 
     def __repr__(self) -> str:
         return f"Trigger({self.kind.value!r}, {self.name!r})"

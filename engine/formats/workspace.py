@@ -31,6 +31,7 @@ from engine.formats.workspace_places import Places
 from engine.formats.workspace_rules import rule
 from engine.formats.workspace_sections import SETTINGS_FILE, Sections, is_rule_file, sections
 from engine.formats.workspace_settings import settings, with_computed
+from engine.formats.workspace_trips import trips
 
 __all__ = ["MODELS_PREFIX", "Loaded", "load", "read_folder", "revision_of", "workspaces_below"]
 
@@ -114,6 +115,7 @@ def load(rules: Mapping[str, bytes], models: Mapping[str, bytes] | None = None) 
         offers=frozenset(said.offers),
         actions=frozenset(said.actions),
         audiences=frozenset(said.audiences),
+        trips=frozenset(said.trips),
         fences=places.fences,
         fence_names=frozenset(places.names),
         tags=tags,
@@ -145,6 +147,7 @@ def load(rules: Mapping[str, bytes], models: Mapping[str, bytes] | None = None) 
         for word, entry in said.actions.items()
         if (done := action(entry, problems, declared, members)) is not None
     }
+    plans = trips(said.trips, problems, declared)
     made = {
         word: ruled
         for word, entry in said.rules.items()
@@ -170,7 +173,7 @@ def load(rules: Mapping[str, bytes], models: Mapping[str, bytes] | None = None) 
             sources=sources,
             said=said,
         )
-    rule_set = filed(revision, workspace, places.fences, offers, actions, made, known, peopled)
+    rule_set = filed(revision, workspace, places.fences, offers, actions, made, known, peopled, plans)
     said_of_weather = any(b"weather" in data for name, data in sources.items() if is_rule_file(name))
     rule_set = msgspec.structs.replace(rule_set, reads_weather=said_of_weather)
     return Loaded(

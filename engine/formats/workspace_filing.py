@@ -17,16 +17,19 @@ from engine.domain.offers.rules import (
     Rule,
     RuleSet,
     TriggerKind,
+    TripPlan,
     Workspace,
 )
 from engine.domain.people.outcomes import EXPIRED
 from engine.domain.places.fence_index import Fence, FenceIndex, build
 from engine.domain.places.interest import Interest, interest
+from engine.domain.places.trips import PACE_SECONDS
 from engine.formats.workspace_audiences import read_all
 from engine.formats.workspace_computed import reads_clock
 from engine.formats.workspace_sequences import watched
+from engine.formats.workspace_trips import with_spans
 
-T = TypeVar("T", Rule, Computed, Offer)
+T = TypeVar("T", Rule, Computed, Offer, TripPlan)
 Filed = Mapping[tuple[TriggerKind, str], tuple[T, ...]]
 
 
@@ -39,6 +42,7 @@ def filed(
     rules: Mapping[str, Rule],
     models: Mapping[str, ModelCard],
     audiences: tuple[Audience, ...],
+    trips: Mapping[str, TripPlan],
 ) -> RuleSet:
     """The rule set of sound parts."""
     by_name = [rules[word] for word in sorted(rules)]
@@ -81,7 +85,10 @@ def filed(
         audiences=audiences,
         audience_stamp=b"".join(sorted(audience.digest for audience in audiences)),
         audiences_read_all=read_all(audiences, workspace),
-        interest=_interest(index, patterns),
+        trips=(plans := with_spans(trips, _ahead(by_name))),
+        trips_by_trigger=_of_trips(plans.values()),
+        stores=_stores(fences.values()) if plans else {},
+        interest=_interest(index, patterns, PACE_SECONDS if plans else 0.0),
         contact_horizon=_horizon(workspace, by_name, converting),
     )
 
@@ -93,13 +100,41 @@ def _horizon(workspace: Workspace, rules: Iterable[Rule], converting: Iterable[O
     return max(windows, max(spans, default=timedelta()) + timedelta(days=1))
 
 
-def _interest(index: FenceIndex, patterns: Sequence[Pattern]) -> Interest:
+def _ahead(rules: Iterable[Rule]) -> Mapping[str, frozenset[int]]:
+    """How many seconds ahead rules want to be told of each trip."""
+    found: dict[str, frozenset[int]] = {}
+    for rule in rules:
+        if rule.when.kind is TriggerKind.ARRIVING and rule.when.span is not None:
+            span = frozenset((round(rule.when.span.total_seconds()),))
+            found[rule.when.name] = found.get(rule.when.name, frozenset()) | span
+    return found
+
+
+def _of_trips(plans: Iterable[TripPlan]) -> Filed[TripPlan]:
+    """The plans by the events that begin and end their trips."""
+    found: dict[tuple[TriggerKind, str], dict[str, TripPlan]] = {}
+    for plan in plans:
+        for pattern in (plan.starts, *plan.ends):
+            for trigger in pattern.triggers:
+                found.setdefault(trigger, {})[plan.name] = plan
+    return {trigger: tuple(several.values()) for trigger, several in found.items()}
+
+
+def _stores(fences: Iterable[Fence]) -> Mapping[str, str]:
+    """Geofences by their property `store_id`; of two the first by id."""
+    ordered = sorted(fences, key=lambda fence: fence.id, reverse=True)
+    return {
+        str(fence.properties["store_id"]): fence.id for fence in ordered if "store_id" in fence.properties
+    }
+
+
+def _interest(index: FenceIndex, patterns: Sequence[Pattern], memory: float) -> Interest:
     """What the patterns ask of presence beyond enter and exit."""
     spans: dict[TriggerKind, list[tuple[str, timedelta]]] = {}
     for found in patterns:
         if found.span is not None:
             spans.setdefault(found.kind, []).extend((fence, found.span) for fence in found.fences)
-    return interest(index, spans.get(TriggerKind.DWELL, ()), spans.get(TriggerKind.APPROACH, ()))
+    return interest(index, spans.get(TriggerKind.DWELL, ()), spans.get(TriggerKind.APPROACH, ()), memory)
 
 
 def _by_trigger(items: Iterable[T], pattern_of: Callable[[Any], Pattern | None]) -> Filed[T]:

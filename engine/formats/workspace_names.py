@@ -44,11 +44,13 @@ LOCAL: Final[Names] = {
     "date": Type.STRING,
     "time": Type.STRING,
 }
+TRIP: Final[Names] = {"trip": Type.MAP}
+"""Of a rule that a trip sets off; the properties of the event that it began with are open."""
 BUILT_IN: Final[Names] = {"last_seen": Type.TIMESTAMP, "audiences": Type.LIST}
 """Of `profile`, without anyone declaring it."""
 
 LATER_BUILT_IN: Final = frozenset(("sessions", "seconds_in_app", "installed_at", "attribution"))
-_LATER: Final = frozenset(("account", "member", "trip", *(f"profile.{name}" for name in LATER_BUILT_IN)))
+_LATER: Final = frozenset(("account", "member", *(f"profile.{name}" for name in LATER_BUILT_IN)))
 """Names of the language, dotted, that nothing stands behind yet."""
 
 _TRAIT_TYPES: Final[Mapping[str, Type]] = {
@@ -75,6 +77,7 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     offers: frozenset[str] = frozenset()
     actions: frozenset[str] = frozenset()
     audiences: frozenset[str] = frozenset()
+    trips: frozenset[str] = frozenset()
     fences: Mapping[str, Fence] = {}
     fence_names: frozenset[str] = frozenset()
     tags: Mapping[str, frozenset[str]] = {}
@@ -163,6 +166,7 @@ def message_members(declared: Declared) -> Members:
         "event": frozenset(EVENT),
         "geofence": frozenset(fence_names(declared.fences.values())) if all_known else None,
         "weather": None,
+        "trip": None,
         "device": frozenset(DEVICE),
         "local": frozenset(LOCAL),
         "offer": frozenset(("id", "tags")),

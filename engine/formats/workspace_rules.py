@@ -9,11 +9,11 @@ from typing import Final, Literal, cast
 from engine.domain.offers.caps import WEEKDAYS
 from engine.domain.offers.eligibility import DEFERRED_KEPT
 from engine.domain.offers.expressions import Type
-from engine.domain.offers.rules import PLACED, Cap, During, Offer, Rule, SendTime, TriggerKind
+from engine.domain.offers.rules import ON_A_TRIP, PLACED, Cap, During, Offer, Rule, SendTime, TriggerKind
 from engine.formats.located_yaml import AnyNode, Entry, ListNode, MapNode, Scalar
 from engine.formats.workspace_caps import caps
 from engine.formats.workspace_dates import Dates, dates
-from engine.formats.workspace_names import Declared, expression, rule_names
+from engine.formats.workspace_names import TRIP, Declared, expression, fence_names, rule_names
 from engine.formats.workspace_patterns import geofence_names
 from engine.formats.workspace_sequences import steps
 from engine.formats.workspace_trials import trial
@@ -88,7 +88,10 @@ def rule(
     condition = None
     if "if" in found:
         below = geofence_names(when, declared)
-        condition = expression(found["if"], problems, rule_names(declared, below), Type.BOOL)
+        readable = rule_names(declared, below)
+        if when is None or when.kind in ON_A_TRIP:
+            readable = {**rule_names(declared, fence_names(declared.fences.values())), **TRIP}
+        condition = expression(found["if"], problems, readable, Type.BOOL)
     offers = _offers(entry, node, found, problems, declared)
     asked = audience_gate(found["audience"], problems, declared) if "audience" in found else ()
     tried = trial(node, found, problems, declared, catalogue)
@@ -96,6 +99,8 @@ def rule(
     if when is not None and when.kind in PLACED:
         ahead = when.span if when.kind is TriggerKind.APPROACH else None
         fresh = min(FRESH_AT_PLACES, ahead or FRESH_AT_PLACES)
+    elif when is not None and when.kind in ON_A_TRIP:
+        fresh = min(FRESH_AT_PLACES, when.span or FRESH_AT_PLACES)
     if "fresh" in found:
         fresh = duration(found["fresh"], problems)
     quiet = choice(found["quiet"], problems, ("defer", "drop")) if "quiet" in found else None

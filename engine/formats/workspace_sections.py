@@ -15,8 +15,8 @@ from engine.formats.workspace_values import not_yet, shown
 
 SETTINGS_FILE: Final = "workspace.yaml"
 _SUFFIXES: Final = (".yaml", ".yml")
-_SECTIONS: Final = frozenset(("geofences", "audiences", "offers", "actions", "rules"))
-_LATER: Final = frozenset(("trips",))
+_SECTIONS: Final = frozenset(("geofences", "audiences", "offers", "actions", "rules", "trips"))
+_LATER: Final = frozenset[str]()
 _TESTS: Final = "tests"
 _EVERYWHERE: Final = _SECTIONS | _LATER | {_TESTS}
 
@@ -31,6 +31,7 @@ class Sections(msgspec.Struct, frozen=True, kw_only=True):
     offers: Mapping[str, Entry]
     actions: Mapping[str, Entry]
     rules: Mapping[str, Entry]
+    trips: Mapping[str, Entry]
     complete: bool
 
 
@@ -46,7 +47,13 @@ def sections(files: Mapping[str, bytes], problems: list[Problem]) -> Sections:
     """Reads every rule file."""
     settings: dict[str, Entry] = {}
     geofences: list[Entry] = []
-    named: dict[str, dict[str, Entry]] = {"audiences": {}, "offers": {}, "actions": {}, "rules": {}}
+    named: dict[str, dict[str, Entry]] = {
+        "audiences": {},
+        "offers": {},
+        "actions": {},
+        "rules": {},
+        "trips": {},
+    }
     complete = True
     for file in sorted(filter(is_rule_file, files)):
         root = read(file, files[file], problems)
@@ -75,6 +82,7 @@ def sections(files: Mapping[str, bytes], problems: list[Problem]) -> Sections:
         offers=named["offers"],
         actions=named["actions"],
         rules=named["rules"],
+        trips=named["trips"],
         complete=complete,
     )
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final
 
+from engine.domain.offers.expressions import Type
 from engine.domain.offers.rules import Pattern, TriggerKind, audience_change
 from engine.formats.located_yaml import AnyNode, ListNode, MapNode, Scalar
-from engine.formats.workspace_names import Declared
+from engine.formats.workspace_names import TRIP, Declared, expression, fence_names
 from engine.formats.workspace_patterns import NamesFor, pattern
-from engine.formats.workspace_values import Problems, choice, fields, name, shown, unresolved
+from engine.formats.workspace_trips import is_trip
+from engine.formats.workspace_values import Problems, choice, duration, fields, name, shown, unresolved
 
 _NOT: Final = "!"
 
@@ -18,10 +21,38 @@ def trigger(node: AnyNode, problems: Problems, declared: Declared, names_for: Na
     audience."""
     if isinstance(node, MapNode) and "audience" in node.entries and "schedule" not in node.entries:
         return _change(node, problems, declared)
+    if isinstance(node, MapNode) and is_trip(node):
+        return _travelling(node, problems, declared, names_for)
     found = pattern(node, problems, declared, names_for, ("for", "by"))
     if isinstance(node, MapNode) and "by" in node.entries and "for" not in node.entries:
         problems.append(node.entries["by"].key.problem('"by" needs a "for": how long to wait'))
     return found
+
+
+def _travelling(node: MapNode, problems: Problems, declared: Declared, names_for: NamesFor) -> Pattern | None:
+    """`{arriving: TRIP, within: 3m}` or `{arrived: TRIP}`, each with an `if:`."""
+    kind = TriggerKind.ARRIVING if "arriving" in node.entries else TriggerKind.ARRIVED
+    spanned = ("within",) if kind is TriggerKind.ARRIVING else ()
+    before = len(problems)
+    found = fields(node, problems, (kind.value, *spanned, "if")) or {}
+    word = name(found[kind.value], problems, "the name of a trip")
+    if word is not None and word not in declared.trips and declared.complete:
+        problems.append(unresolved(found[kind.value], "trip", word, declared.trips))
+    span = None
+    if spanned and "within" not in found:
+        message = '"within" is missing: how long before they are there'
+        problems.append(node.entries[kind.value].key.problem(message, "add within: 3m"))
+    elif spanned:
+        span = duration(found["within"], problems)
+        if span is not None:
+            span = timedelta(seconds=max(1, round(span.total_seconds())))
+    condition = None
+    if "if" in found:
+        every = fence_names(declared.fences.values())
+        condition = expression(found["if"], problems, {**names_for(every), **TRIP}, Type.BOOL)
+    if len(problems) > before or word is None:
+        return None
+    return Pattern(kind=kind, name=word, span=span, condition=condition)
 
 
 def _change(node: MapNode, problems: Problems, declared: Declared) -> Pattern | None:

@@ -104,7 +104,7 @@ class Worth(msgspec.Struct, frozen=True):
 DEFERRED_KEPT = timedelta(days=1)
 """How long after its trigger an offer that was put off may be made, where no `send` says so."""
 
-_BEING_THERE = (TriggerKind.ENTER, TriggerKind.DWELL)
+_BEING_THERE = (TriggerKind.ENTER, TriggerKind.DWELL, TriggerKind.ARRIVED)
 """What must find the person inside still; an exit and an approach must not."""
 
 Gate = Callable[[Candidate, Circumstances], "Stop | None"]
@@ -143,8 +143,8 @@ def freshness(c: Candidate, now: Circumstances) -> Stop | None:
     if c.deferred_at is not None:
         expires = c.at + (c.rule.send.expires if c.rule.send is not None else DEFERRED_KEPT)
         return Stop(Reason.STALE_EVENT, {"expired": expires}) if now.now > expires else None
-    if c.fence is None:
-        return None
+    if c.fence is None or c.trigger is TriggerKind.ARRIVING:
+        return None  # what waits for them is to be ready, also if they are there by now
     if now.fences_at_newest is not None:
         inside = c.fence.id in now.fences_at_newest
         if inside is not (c.trigger in _BEING_THERE):

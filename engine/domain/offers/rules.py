@@ -129,10 +129,14 @@ class TriggerKind(StrEnum):
     """A rule has waited long enough (`for`); the trigger's name is the rule's id."""
     DWELL = "dwell"
     APPROACH = "approach"
+    ARRIVING = "arriving"
+    """Somebody on a trip will be there soon; the trigger's name is the trip's, `timed`."""
+    ARRIVED = "arrived"
 
 
 PLACED: Final = frozenset((TriggerKind.ENTER, TriggerKind.EXIT, TriggerKind.DWELL, TriggerKind.APPROACH))
 """What happens at a geofence."""
+ON_A_TRIP: Final = frozenset((TriggerKind.ARRIVING, TriggerKind.ARRIVED))
 
 
 def timed(fence: str, span: timedelta | None) -> str:
@@ -162,7 +166,21 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True):
         """The keys under which a rule set files what this pattern sets off."""
         if self.fences:
             return tuple((self.kind, timed(fence, self.span)) for fence in sorted(self.fences))
-        return ((self.kind, self.name),)
+        return ((self.kind, timed(self.name, self.span)),)
+
+
+class TripPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """From which event on somebody is on the way, `to` which geofence (by its id or its property
+    `store_id`), told apart `by` a value, and until when. `ahead`: how many seconds before they are
+    there some rule wants to be told, the longest first."""
+
+    name: str
+    starts: Pattern
+    to: Expression
+    by: Expression | None = None
+    ends: tuple[Pattern, ...] = ()
+    expires: timedelta = timedelta(hours=2)
+    ahead: tuple[int, ...] = ()
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
@@ -410,6 +428,10 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
     """Whether anything wants to know that an offer expired."""
     watched: frozenset[str] = frozenset()
     """The keys of everything that profiles must remember."""
+    trips: Mapping[str, TripPlan] = {}
+    trips_by_trigger: Mapping[tuple[TriggerKind, str], tuple[TripPlan, ...]] = {}
+    stores: Mapping[str, str] = {}
+    """The property `store_id` of geofences → their id, where there are trips."""
     interest: Interest = NO_INTEREST
     reads_weather: bool = False
     """Whether any rule, message or model may ask for the weather."""

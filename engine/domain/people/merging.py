@@ -161,6 +161,7 @@ UNITED: Mapping[str, Callable[[Profile, Profile, Workspace], Any]] = {
     "consent": _consent,
     "devices": _devices,
     "presence": _presence,
+    "trips": lambda one, other, _: _newest(one.trips, other.trips, lambda trip: trip.started_at),
     "contacts": _contacts,
     "converted": lambda one, other, _: _newest(one.converted, other.converted, lambda at: at),
     "audiences": _audiences,

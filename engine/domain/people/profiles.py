@@ -16,6 +16,7 @@ from uuid import UUID
 import msgspec
 
 from engine.domain.places.presence import Presence
+from engine.domain.places.trips import Trips
 
 FORMAT = 1
 BUCKETS = 256
@@ -184,6 +185,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     consent: dict[str, Consent] = {}
     devices: dict[str, Address] = {}
     presence: Presence = Presence()
+    trips: Trips = {}
     past: Past = {}
     waiting: Waiting = {}
     contacts: tuple[Contact, ...] = ()

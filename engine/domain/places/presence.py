@@ -195,15 +195,18 @@ def step(
 
 def _approached(step: Step, before: Presence, followed: Followed, fix: Fix, interest: Interest) -> Step:
     """The step with the approaches that the fix tells of."""
-    approaches = interest.approaches
-    if approaches is None:
+    if not interest.memory:
         return step
     after, when = step.presence, followed.trail.when
     own = before.carried == fix.device_id and not followed.clock_set
-    way = recent(before.way, fix, approaches.memory) if own else ()
+    way = recent(before.way, fix, interest.memory) if own else ()
+    approaches = interest.approaches
+    if approaches is None:
+        going = msgspec.structs.replace(step.presence, way=walked(way, fix, interest.memory))
+        return msgspec.structs.replace(step, presence=going)
     gap = (when - before.seen_at).total_seconds() if before.seen_at is not None else 0.0
     told, found = approaching(before.told, way, fix, gap, after.inside, approaches)
-    after = msgspec.structs.replace(after, way=walked(way, fix, approaches.memory), told=told)
+    after = msgspec.structs.replace(after, way=walked(way, fix, interest.memory), told=told)
     ahead = tuple(
         Transition("approach", fence, when, None, timedelta(seconds=seconds)) for fence, seconds in found
     )
