@@ -22,6 +22,7 @@ from engine.adapters.postgres.embedded import EmbeddedPostgresError
 from loadtest import approach as approaches
 from loadtest import core, scenarios
 from loadtest import match as matching
+from loadtest import regions as watched
 from loadtest.results import LoadtestError
 from loadtest.table import notes, table
 
@@ -117,6 +118,16 @@ def match(*, million: bool = False, json: Json = False) -> None:
     console = Console()
     console.print(matching.table(report))
     console.print(matching.notes(report), highlight=False, soft_wrap=True)
+
+
+@app.command
+def regions(*, people: int = watched.PEOPLE, json: Json = False) -> None:
+    """Simulate what phones watch: are the places that people enter in their lists?"""
+    report = watched.simulate(people)
+    if json:
+        print(msgspec.json.encode(report).decode())
+        return
+    Console().print(watched.table(report))
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 import numpy as np
 import shapely
+from numpy.typing import NDArray
 from rich.table import Table
 
 from engine.domain.places.fence_index import Fence, FenceIndex, build, index_of
@@ -72,11 +73,12 @@ def measure_city() -> MatchReport:
     points = city_points(random.Random(305))
     circles = [Circle(p.latitude, p.longitude, p.radius_meters) for p in places]
     polygons = [city.outline_of(p, POLYGON_CORNERS) for p in places]
-    round_ones = [city.outline_of(p, CIRCLE_CORNERS) for p in places]
+    cornered = np.array([_geometry(polygon) for polygon in polygons])
+    round_ones = np.array([_geometry(city.outline_of(p, CIRCLE_CORNERS)) for p in places])
     return MatchReport(
         matches=(
             match("circles in a city", _built(circles), round_ones, points),
-            match("polygons in a city", _built(polygons), polygons, points),
+            match("polygons in a city", _built(polygons), cornered, points),
         )
     )
 
@@ -102,11 +104,14 @@ def measure_world() -> MatchReport:
         fences_megabytes=(len(index.fences.data) + index.fences.starts.nbytes) / 1e6,
     )
     points = [(p.latitude, p.longitude) for p in _world(random.Random(306), POINTS)]
-    polygons = [
-        city.outline_of(place, 4 * POLYGON_CORNERS if number % 10 else POLYGON_CORNERS)
-        for number, place in enumerate(_world(random.Random(7), MILLION))
-    ]
-    return MatchReport(matches=(match("all over the world", index, polygons, points),), built=built)
+    # One at a time: the corners as Python's numbers would take ten gigabytes.
+    geometries = np.array(
+        [
+            _geometry(city.outline_of(place, CIRCLE_CORNERS if number % 10 else POLYGON_CORNERS))
+            for number, place in enumerate(_world(random.Random(7), MILLION))
+        ]
+    )
+    return MatchReport(matches=(match("all over the world", index, geometries, points),), built=built)
 
 
 def city_points(chance: random.Random) -> Points:
@@ -119,9 +124,9 @@ def city_points(chance: random.Random) -> Points:
     ][:POINTS]
 
 
-def match(name: str, index: FenceIndex, polygons: Sequence[Polygon], points: Points) -> Match:
+def match(name: str, index: FenceIndex, geometries: NDArray[np.object_], points: Points) -> Match:
     """Both indexes, each asked for every point."""
-    tree = shapely.STRtree(shapely.polygons([np.array(p.rings[0])[:, ::-1] for p in polygons]))
+    tree = shapely.STRtree(geometries)
     spots = [shapely.Point(longitude, latitude) for latitude, longitude in points]
     shapely.prepare(tree.geometries)
 
@@ -146,6 +151,10 @@ def match(name: str, index: FenceIndex, polygons: Sequence[Polygon], points: Poi
         found=found,
         strtree_found=strtree_found,
     )
+
+
+def _geometry(polygon: Polygon) -> shapely.Polygon:
+    return shapely.Polygon(np.array(polygon.rings[0])[:, ::-1])
 
 
 def _built(shapes: Sequence[Circle | Polygon]) -> FenceIndex:

@@ -89,11 +89,11 @@ def view(profile: Profile, ruling: Ruling, now: datetime) -> ProfileView:
         ],
         presence=[PresenceView(fence, since) for fence, since in presence.inside.items()] if known else [],
         presence_known=known,
-        propensities=_propensities(profile, ruling, now),
+        propensities=propensities(profile, ruling, now),
     )
 
 
-def _propensities(profile: Profile, ruling: Ruling, now: datetime) -> dict[str, float]:
+def propensities(profile: Profile, ruling: Ruling, now: datetime) -> dict[str, float]:
     """What each model says of the person, apart from any event; those that cannot tell are left out."""
     workspace = ruling.rules.workspace
     local = now.astimezone(caps.zone(profile.zone, workspace.timezone))

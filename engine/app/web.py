@@ -19,7 +19,7 @@ from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 from engine.app.engine import Engine
 from engine.app.ingest import PATHS
 from engine.app.ingest_contract import with_ingest
-from engine.app.routes import admin, audiences, decide, faults, health, imports, sdk_settings
+from engine.app.routes import admin, audiences, decide, faults, geofences, health, imports, sdk_settings
 
 _PATHS = frozenset(PATHS)
 
@@ -46,6 +46,7 @@ def litestar_app(engine: Engine | None = None) -> Litestar:
             sdk_settings.segment_settings,
             sdk_settings.rudder_settings,
             decide.decide,
+            geofences.geofences,
             admin.router,
             audiences.router,
             imports.router,

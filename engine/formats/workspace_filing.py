@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from engine.domain.offers.caps import longest_window
 from engine.domain.offers.propensity import ModelCard
 from engine.domain.offers.rules import (
+    PLACED,
     Audience,
     Computed,
     Offer,
@@ -78,6 +79,7 @@ def filed(
         watched_by_trigger=remembered,
         watched=frozenset(one.key for several in remembered.values() for one in several),
         computed_by_trigger=computed_by_trigger,
+        placed=_placed(by_name),
         counts_by_clock=any(map(reads_clock, workspace.computed)),
         converts_by_trigger=converts_by_trigger,
         expires=any(expired in names for names in (by_trigger, waits_by_trigger, remembered))
@@ -91,6 +93,15 @@ def filed(
         interest=_interest(index, patterns, PACE_SECONDS if plans else 0.0),
         contact_horizon=_horizon(workspace, by_name, converting),
     )
+
+
+def _placed(rules: Iterable[Rule]) -> Mapping[str, tuple[Rule, ...]]:
+    found: dict[str, list[Rule]] = {}
+    for rule in rules:
+        if rule.when.kind in PLACED:
+            for fence_id in rule.when.fences:
+                found.setdefault(fence_id, []).append(rule)
+    return {fence_id: tuple(several) for fence_id, several in found.items()}
 
 
 def _horizon(workspace: Workspace, rules: Iterable[Rule], converting: Iterable[Offer]) -> timedelta:

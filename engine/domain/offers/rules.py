@@ -413,6 +413,8 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
     models: Mapping[str, ModelCard]
     by_trigger: Mapping[tuple[TriggerKind, str], tuple[Rule, ...]]
     computed_by_trigger: Mapping[tuple[TriggerKind, str], tuple[Computed, ...]]
+    placed: Mapping[str, tuple[Rule, ...]] = {}
+    """The rules that something at a geofence can set off, by its id."""
     counts_by_clock: bool = False
     """Whether a computed trait reads `local`."""
     audiences: tuple[Audience, ...] = ()
