@@ -14,6 +14,7 @@ from engine.domain.offers.eligibility import Candidate, Circumstances, Stop, Wor
 from engine.domain.offers.rules import Offer, Rule, RuleSet
 from engine.domain.offers.scope import Scope
 from engine.domain.people import computed
+from engine.domain.people.labels import readable
 from engine.domain.people.profiles import Address, Profile
 from engine.domain.views import event_view, fence_view
 
@@ -36,12 +37,11 @@ def put_forward(
     rules: RuleSet,
     matched: Iterable[tuple[Trigger, Rule]],
     scope: Scope,
-    key: str,
+    profile: Profile,
     placements: Collection[str],
 ) -> Iterable[Candidate]:
-    """The candidates of the rules that were set off, for a person whose groups go by `key`: for each
-    channel that an offer has a message for. What waits inside the app is only put forward where the
-    app asks for it."""
+    """The candidates of the rules that were set off: for each channel that an offer has a message for.
+    What waits inside the app is only put forward where the app asks for it."""
     for trigger, rule in matched:
         own = scope
         if trigger.fence is not None:
@@ -49,8 +49,10 @@ def put_forward(
         if trigger.trip is not None:
             own = msgspec.structs.replace(own, trip=trigger.trip)
         if trigger.event is not None:
-            own = msgspec.structs.replace(own, event=trigger.event)
-        for offer, arm in offers_of(rules, rule, key):
+            own = msgspec.structs.replace(
+                own, event=readable(trigger.event, profile.consent, rules.workspace)
+            )
+        for offer, arm in offers_of(rules, rule, profile.cohort_key):
             candidate = Candidate(
                 rule=rule,
                 offer=offer,
@@ -135,7 +137,7 @@ def scope_of(
     """What all candidates of an observation may look at."""
     own = seen.event.context.get("weather")  # what the event says itself wins
     return Scope(
-        event=event_view(seen.event),
+        event=readable(event_view(seen.event), seen.profile.consent, rules.workspace),
         profile=computed.profile_view(seen.profile, rules.workspace, now),
         weather={**seen.sky, **own} if isinstance(own, Mapping) else seen.sky,
         device={"type": address.type} if address is not None else {},

@@ -32,6 +32,7 @@ from engine.domain.people import audiences, computed, fold, memory, outcomes
 from engine.domain.people.audiences import Followed
 from engine.domain.people.consent import location_precision, with_statements
 from engine.domain.people.events import Event, Kind, Location, Sender
+from engine.domain.people.labels import readable
 from engine.domain.people.profiles import Address, Profile
 from engine.domain.people.timers import NO_ALARMS, Alarms, is_internal
 from engine.domain.places.trips import unplaced
@@ -115,7 +116,9 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
         triggers.append(resumed(rules, event))
     past = profile.past
     if triggers and (rules.watched_by_trigger or rules.waits_by_trigger):
-        remembered = memory.remember(rules, profile, occurrences(triggers, event, now))
+        remembered = memory.remember(
+            rules, profile, occurrences(triggers, readable(event_view(event), consent, workspace), now)
+        )
         if remembered is not None:
             past, waiting = remembered.past, remembered.waiting
             rung = Alarms((), remembered.alarms.cancelled) if event.history else remembered.alarms
@@ -249,7 +252,7 @@ def judge(
         paused=rules.paused,
     )
     scope = scope_of(rules, seen, now, local, address, scores or {})
-    candidates = list(put_forward(rules, matched, scope, profile.cohort_key, slots.placements))
+    candidates = list(put_forward(rules, matched, scope, profile, slots.placements))
 
     stops = [before_scoring(c, circumstances) for c in candidates]
     if scores is None and (needed := models_needed(rules, candidates, stops)):

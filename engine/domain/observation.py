@@ -16,7 +16,7 @@ from engine.domain.people.memory import Occurrence
 from engine.domain.people.profiles import Past, Profile
 from engine.domain.people.timers import NO_ALARMS, Alarms
 from engine.domain.places.fence_index import Fence
-from engine.domain.views import earlier_view, event_view, fence_view
+from engine.domain.views import earlier_view, fence_view
 
 
 class Trigger(msgspec.Struct, frozen=True):
@@ -57,9 +57,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
         return f"Observation({self.event!r}, {len(self.triggers)} triggers)"
 
 
-def occurrences(triggers: Iterable[Trigger], event: Event, now: datetime) -> Iterable[Occurrence]:
-    """What happened, as the memory takes it."""
-    view = event_view(event)
+def occurrences(triggers: Iterable[Trigger], view: Mapping[str, Any], now: datetime) -> Iterable[Occurrence]:
+    """What happened, as the memory takes it. `view` is the event as it may be read."""
     for trigger in triggers:
         if trigger.kind not in (TriggerKind.WAIT, TriggerKind.DEFERRED):
             scope = Scope(event=view, geofence=fence_view(trigger.fence, trigger.at), now=now)

@@ -23,7 +23,7 @@ from engine.formats.problems import Problem, in_order
 from engine.formats.workspace_actions import action
 from engine.formats.workspace_audiences import audiences
 from engine.formats.workspace_filing import filed
-from engine.formats.workspace_labels import check_offer, check_rule, uses
+from engine.formats.workspace_labels import check_offer, check_rule, readers, uses
 from engine.formats.workspace_models import MODELS_PREFIX, model, name_of
 from engine.formats.workspace_names import Declared, fence_names, message_members, profile_types
 from engine.formats.workspace_offers import offer
@@ -155,11 +155,12 @@ def load(rules: Mapping[str, bytes], models: Mapping[str, bytes] | None = None) 
     }
 
     if workspace.labels:
-        of = uses(workspace.labels, workspace.traits, peopled, known)
-        for word, catalogued in offers.items():
-            check_offer(said.offers[word], catalogued, of, problems)
+        workspace = msgspec.structs.replace(workspace, readers=readers(workspace))
+        of = uses(workspace, peopled, known)
+        for word, catalogued in (*offers.items(), *actions.items()):
+            check_offer(said.offers.get(word) or said.actions[word], catalogued, of, problems)
         for word, ruled in made.items():
-            check_rule(said.rules[word], ruled, offers, of, problems)
+            check_rule(said.rules[word], ruled, offers | actions, of, problems)
 
     revision = revision_of(rules, models)
     sources = {**rules, **{MODELS_PREFIX + name: data for name, data in models.items()}}

@@ -13,7 +13,15 @@ import msgspec
 
 from engine.domain.offers.expressions import Expression
 from engine.domain.offers.propensity import ModelCard
-from engine.domain.offers.rules import Audience, Offer, Purpose, Rule, TraitDeclaration
+from engine.domain.offers.rules import (
+    Audience,
+    ComputedKind,
+    Offer,
+    Purpose,
+    Rule,
+    TraitDeclaration,
+    Workspace,
+)
 from engine.formats.located_scalar import place_in
 from engine.formats.located_yaml import AnyNode, Entry, ListNode, MapNode, Scalar
 from engine.formats.messages import names_read
@@ -52,31 +60,63 @@ def check_declared(
             problems.append(unresolved(node.entries["label"].node, "label", trait.label, known))
 
 
+def labelled(workspace: Workspace) -> Mapping[str, frozenset[str]]:
+    """The labels of each restricted trait by name, of computed ones those of all that they read."""
+    found = {
+        trait.name: frozenset((trait.label,))
+        for trait in workspace.traits.values()
+        if trait.label is not None and trait.label in workspace.labels
+    }
+    stated = {f"event.traits.{name}": own for name, own in found.items()}
+    everything = frozenset(label for own in found.values() for label in own)
+    for trait in sorted(
+        workspace.computed, key=lambda t: (t.kind is ComputedKind.STEPS, t.kind is ComputedKind.RATIO)
+    ):
+        condition = trait.pattern.condition if trait.pattern is not None else None
+        own = found.get(trait.of, frozenset()) | found.get(trait.over, frozenset())
+        for expression in (trait.value, condition):
+            for path in expression.reads if expression is not None else ():
+                own |= everything if path in ("event", "event.traits") else stated.get(path, frozenset())
+        if own:
+            found[trait.name] = own
+    return found
+
+
+def readers(workspace: Workspace) -> Mapping[str, tuple[Purpose, ...]]:
+    """For each restricted trait the purposes that all of its labels let read it."""
+    everyone = frozenset(workspace.purposes)
+    return {
+        name: tuple(
+            workspace.purposes[purpose]
+            for purpose in sorted(everyone.intersection(*(workspace.labels[label] for label in own)))
+        )
+        for name, own in labelled(workspace).items()
+    }
+
+
 class Uses(msgspec.Struct, frozen=True, kw_only=True):
     """The restricted traits by dotted path with their labels, and what leads to them."""
 
     known: Labels
-    traits: Mapping[str, str]
+    traits: Mapping[str, frozenset[str]]
     audiences: Mapping[str, Audience]
     models: Mapping[str, ModelCard]
 
 
-def uses(
-    known: Labels,
-    traits: Mapping[str, TraitDeclaration],
-    audiences: tuple[Audience, ...],
-    models: Mapping[str, ModelCard],
-) -> Uses:
+def uses(workspace: Workspace, audiences: tuple[Audience, ...], models: Mapping[str, ModelCard]) -> Uses:
+    own = labelled(workspace)
+    paths = {f"profile.{name}": labels for name, labels in own.items()}
+    paths |= {f"event.traits.{name}": own[name] for name in workspace.traits if name in own}
     return Uses(
-        known=known,
-        traits={f"profile.{t.name}": t.label for t in traits.values() if t.label in known and t.label},
+        known=workspace.labels,
+        traits=paths,
         audiences={audience.name: audience for audience in audiences},
         models=models,
     )
 
 
 def check_offer(entry: Entry, offer: Offer, of: Uses, problems: Problems) -> None:
-    """What an offer's value, models and texts read."""
+    """What an offer's value, models and texts read, and what an action tells a webhook."""
     found = entry.node.entries if isinstance(entry.node, MapNode) else {}
     if offer.value is not None:
         _check(offer.value, found["value"].node, offer.purpose, of, problems)
@@ -91,7 +131,8 @@ def check_rule(entry: Entry, rule: Rule, offers: Mapping[str, Offer], of: Uses, 
     found = entry.node.entries if isinstance(entry.node, MapNode) else {}
     when = found["when"].node
     inner = when.entries.get("if") if isinstance(when, MapNode) else None
-    purposes = {offers[word].purpose for word in rule.offers if word in offers}
+    put_forward = (*rule.offers, rule.action or "")
+    purposes = {offers[word].purpose for word in put_forward if word in offers}
     for variant in rule.variants:
         purposes.add(variant.offer.purpose)
         _check_texts(_variant(found, variant.name), variant.offer.purpose, of, problems)
@@ -100,6 +141,10 @@ def check_rule(entry: Entry, rule: Rule, offers: Mapping[str, Offer], of: Uses, 
             _check(rule.condition, found["if"].node, purpose, of, problems)
         if rule.when.condition is not None and inner is not None:
             _check(rule.when.condition, inner.node, purpose, of, problems)
+        for word, steps in (("after", rule.after), ("unless", rule.unless)):
+            for step in steps:
+                if step.pattern.condition is not None:
+                    _check(step.pattern.condition, found[word].node, purpose, of, problems)
         for path in _asked_of(found, when):
             for trait, way in _of_audience(path, of):
                 _refuse(when, trait, way, purpose, of, problems)
@@ -132,8 +177,10 @@ def _leads_to(path: str, of: Uses) -> Iterator[tuple[str, str]]:
     """The restricted traits that are behind a path, each with the way that leads there."""
     if path in of.traits:
         yield path, ""
-    elif path == "profile":
-        yield from ((trait, " (any trait may be read here)") for trait in of.traits)
+    elif path in ("profile", "event", "event.traits"):
+        yield from (
+            (trait, " (any trait may be read here)") for trait in of.traits if trait.startswith(f"{path}.")
+        )
     elif path.startswith(_AUDIENCES):
         yield from _of_audience(path.removeprefix(_AUDIENCES), of)
     elif path.startswith(_PROPENSITY):
@@ -156,17 +203,17 @@ def _of_model(name: str, of: Uses) -> Iterator[tuple[str, str]]:
 
 
 def _refuse(at: Problem | AnyNode, trait: str, way: str, purpose: str, of: Uses, problems: Problems) -> None:
-    label = of.traits[trait]
-    allowed = of.known[label]
-    if purpose in allowed:
-        return
-    may = f"only {' and '.join(sorted(allowed))} may read" if allowed else "nothing may read"
-    message = f'"{trait}" is read{way} for "{purpose}": it is labelled "{label}", which {may}'
-    hint = did_you_mean(purpose, allowed)
-    if isinstance(at, Problem):
-        problems.append(msgspec.structs.replace(at, message=message, suggestion=hint))
-    else:
-        problems.append(at.problem(message, hint))
+    for label in sorted(of.traits[trait]):
+        allowed = of.known[label]
+        if purpose in allowed:
+            continue
+        may = f"only {' and '.join(sorted(allowed))} may read" if allowed else "nothing may read"
+        message = f'"{trait}" is read{way} for "{purpose}": it is labelled "{label}", which {may}'
+        hint = did_you_mean(purpose, allowed)
+        if isinstance(at, Problem):
+            problems.append(msgspec.structs.replace(at, message=message, suggestion=hint))
+        else:
+            problems.append(at.problem(message, hint))
 
 
 def _variant(found: Mapping[str, Entry], name: str) -> AnyNode:
@@ -176,13 +223,13 @@ def _variant(found: Mapping[str, Entry], name: str) -> AnyNode:
 
 
 def _check_texts(node: AnyNode, purpose: str, of: Uses, problems: Problems) -> None:
-    """The texts of an offer's, or a variant's, own message."""
-    message = node.entries.get("message") if isinstance(node, MapNode) else None
-    for text in _texts(message.node) if message is not None else ():
+    """The texts of an offer's, or a variant's, own message, and of an action's body."""
+    own = node.entries if isinstance(node, MapNode) else {}
+    for text in (each for word in ("message", "body") if word in own for each in _texts(own[word].node)):
         for path, offset in names_read(text.text):
-            if path in of.traits:
+            for trait, way in _leads_to(path, of):
                 line, column = place_in(text, offset)
-                _refuse(Problem(text.source.file, line, column, ""), path, "", purpose, of, problems)
+                _refuse(Problem(text.source.file, line, column, ""), trait, way, purpose, of, problems)
 
 
 def _texts(node: AnyNode) -> Iterator[Scalar]:

@@ -385,6 +385,8 @@ class Workspace(msgspec.Struct, frozen=True, kw_only=True):
     location_precision: LocationPrecision = LocationPrecision()
     labels: Mapping[str, frozenset[str]] = {}
     """Of traits: the purposes that may read those so labelled."""
+    readers: Mapping[str, tuple[Purpose, ...]] = {}
+    """Of traits with a label, stated and computed: the purposes of which one must be allowed."""
     namespaces: tuple[Namespace, ...] = ()
     server_only: frozenset[str] = frozenset()
     traits: Mapping[str, TraitDeclaration] = {}

@@ -17,6 +17,7 @@ from engine.domain.offers.expressions import Type
 from engine.domain.offers.rules import Computed, ComputedKind, Workspace
 from engine.domain.offers.scope import UNKNOWN, Scope, is_number
 from engine.domain.people import tallies
+from engine.domain.people.labels import kept_back
 from engine.domain.people.profiles import Profile
 from engine.domain.people.traits import typed
 
@@ -261,7 +262,7 @@ def _step(value: Any, steps: tuple[tuple[float, str], ...]) -> str:
 
 def profile_view(profile: Profile, workspace: Workspace, now: datetime) -> dict[str, Any]:
     """What expressions and messages see as `profile`: declared traits, computed traits and the
-    built-in ones. Unknown ones are left out."""
+    built-in ones. Unknown ones are left out, and those that must not be read."""
     view: dict[str, Any] = {"last_seen": profile.last_seen}
     for name, trait in profile.traits.items():
         declaration = workspace.traits.get(name)
@@ -270,5 +271,8 @@ def profile_view(profile: Profile, workspace: Workspace, now: datetime) -> dict[
             if value is not UNKNOWN:
                 view[name] = value
     view.update(read(profile.computed, workspace.computed, now))
+    if workspace.readers:
+        for name in kept_back(profile.consent, workspace):
+            view.pop(name, None)
     view["audiences"] = list(profile.audiences.since)
     return view
