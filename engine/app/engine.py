@@ -18,6 +18,7 @@ from engine.adapters.postgres.notices import listen
 from engine.adapters.postgres.outbox import Call, Outbox, Send
 from engine.adapters.postgres.pauses import Pauses
 from engine.adapters.postgres.revisions import Revisions
+from engine.adapters.postgres.rights import FORGET
 from engine.adapters.postgres.store import Store, StoreError, connect
 from engine.adapters.weather import OpenMeteo
 from engine.app import import_folder, jobs
@@ -84,7 +85,7 @@ class Engine:
     async def start(self) -> None:
         settings = self.settings
         self.store = await connect(self._dsn)
-        secret = await self.store.secret(secrets.token_bytes(32))
+        secret = self.secret = await self.store.secret(secrets.token_bytes(32))
         self.revisions = Revisions(self.store.pool)
         self.pauses = Pauses(self.store.pool)
         self.reloading = await self._rules()
@@ -211,6 +212,9 @@ class Engine:
         self._reloads.add(asyncio.create_task(self._safely(self.reload()), name="reload"))
 
     def _heard(self, notice: str) -> None:
+        if notice.startswith(FORGET):
+            self.cache.evict(notice.removeprefix(FORGET))
+            return
         self._told |= {notice}
         self._changed.set()
 
@@ -254,6 +258,9 @@ class Engine:
         for send in sends:
             person = people.get(send.profile_id)
             purpose = purposes.get(send.purpose)
+            if person is not None and person.restricted:
+                reasons[send.id] = "restricted"
+                continue
             if person is None or purpose is None or not permits(person.consent, purpose):
                 reasons[send.id] = "no_consent"
                 continue

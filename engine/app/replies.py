@@ -85,7 +85,8 @@ class Pending(msgspec.Struct, kw_only=True):
     profile, id, due) that the event comes from. `losses` counts the
     commits that it lost to another engine; `stored_seq` is set once the database said that it has
     the message, and `unsure` if that may have been by our own commit whose outcome got lost.
-    `repeat_of` is the earlier event of the same tick that carries the same message.
+    `repeat_of` is the earlier event of the same tick that carries the same message. `dropped`: it names
+    somebody who was erased, and leaves nothing.
     """
 
     event: Event
@@ -100,6 +101,7 @@ class Pending(msgspec.Struct, kw_only=True):
     unsure: bool = False
     decisions: Sequence[Decision] = ()
     repeat_of: Pending | None = None
+    dropped: bool = False
 
     def __repr__(self) -> str:
         return f"Pending({self.event!r})"

@@ -20,6 +20,7 @@ import msgspec
 import structlog
 
 from engine.adapters.postgres.outbox import Send
+from engine.adapters.postgres.rights import hash_of
 from engine.adapters.postgres.rows import Commit
 from engine.adapters.postgres.store import Conflict, Kept, Session, Store, StoreError, Unavailable
 from engine.app import metrics
@@ -216,6 +217,8 @@ class Pipeline:
         if unknown:
             hints.update(await session.owners(list(unknown)))
             concerns.update(hints.values())
+            if self._ruling().rules.workspace.drops_erased:
+                await self._drop(batch, [key for key in unknown if key not in hints], session)
         # An event that lost may have met a profile under the id that it would create.
         taken = [
             new_profile(p.keys[0], self._secret, now, generation).id
@@ -230,6 +233,13 @@ class Pipeline:
         pairs = _meetings(asked, hints, profiles)
         shared = await session.shared(pairs) if pairs else ()
         return [Unit(events, profiles, hints, self._secret, shared) for events in components(asked, hints)]
+
+    async def _drop(self, batch: list[Pending], nobodys: list[IdentityKey], session: Session) -> None:
+        """Marks what names somebody who was erased."""
+        hashes = {hash_of(self._secret, key): key for key in nobodys}
+        erased = {hashes[found] for found in await session.erased(list(hashes))}
+        for pending in batch:
+            pending.dropped = not erased.isdisjoint(pending.keys)
 
     async def _profiles(
         self,

@@ -143,7 +143,8 @@ class Unit:
             self.done.append(pending)
             return None
         event = pending.event
-        if pending.keys[0][0] == PROFILE_NAMESPACE and self.owner_of(pending.keys[0]) is None:
+        gone = pending.keys[0][0] == PROFILE_NAMESPACE and self.owner_of(pending.keys[0]) is None
+        if gone or pending.dropped:
             pending.repeat_of = pending  # its profile is gone: nothing is left to tell
             self.done.append(pending)
             return None

@@ -19,7 +19,17 @@ from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 from engine.app.engine import Engine
 from engine.app.ingest import PATHS
 from engine.app.ingest_contract import with_ingest
-from engine.app.routes import admin, audiences, decide, faults, geofences, health, imports, sdk_settings
+from engine.app.routes import (
+    admin,
+    audiences,
+    decide,
+    faults,
+    geofences,
+    health,
+    imports,
+    rights,
+    sdk_settings,
+)
 
 _PATHS = frozenset(PATHS)
 
@@ -47,7 +57,7 @@ def litestar_app(engine: Engine | None = None) -> Litestar:
             sdk_settings.rudder_settings,
             decide.decide,
             geofences.geofences,
-            admin.router,
+            admin.router(*rights.HANDLERS),
             audiences.router,
             imports.router,
         ],

@@ -81,8 +81,9 @@ def settings(entries: Mapping[str, Entry], problems: Problems) -> Workspace:
     if "traits" in nodes:
         declared = traits(nodes["traits"], problems)
         check_declared(entries["traits"], declared, stated, problems)
+    dropped = False
     if "after_erasure" in nodes:
-        choice(nodes["after_erasure"], problems, ("unlinked",), ("drop",))
+        dropped = choice(nodes["after_erasure"], problems, ("unlinked", "drop")) == "drop"
     return Workspace(
         timezone=zone or "UTC",
         currency=money or "EUR",
@@ -96,6 +97,7 @@ def settings(entries: Mapping[str, Entry], problems: Problems) -> Workspace:
         namespaces=namespaces,
         server_only=_server_only(nodes["events"], problems) if "events" in nodes else frozenset(),
         traits=declared,
+        drops_erased=dropped,
         retention=_retention(nodes["retention"], problems) if "retention" in nodes else DEFAULT_RETENTION,
     )
 

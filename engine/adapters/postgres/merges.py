@@ -41,20 +41,32 @@ async def _bring_over(connection: asyncpg.Connection, ended: str, survivor: str)
     if tombstone is not None and tombstone.ended is not None:
         offset = tombstone.ended.offset
         async with connection.transaction():
+            if await connection.fetchval(SQL["still"], ended) is None:
+                return survivor  # erased
             await connection.execute(SQL["copy_seen"], ended, survivor, offset)
             await connection.execute(SQL["drop_copies"], ended, survivor, offset)
             await connection.execute(SQL["move_outbox"], ended, survivor)
             await connection.execute(SQL["move_timers"], ended, survivor)
         for table in ("move_events", "move_decisions"):
-            while await connection.fetch(SQL[table], ended, survivor, offset, ROWS_AT_ONCE):
+            while await _piece(connection, table, ended, survivor, offset):
                 pass
     async with connection.transaction():
+        if await connection.fetchval(SQL["still"], ended) is None:
+            return survivor
         profile = await _standing(connection, survivor)
         left = tuple(absorbed for absorbed in profile.absorbed if absorbed.id != ended)
         document = encode_profile(msgspec.structs.replace(profile, absorbed=left))
         await connection.execute(SQL["write"], profile.id, document)
         await connection.execute(SQL["moved"], ended)
     return profile.id
+
+
+async def _piece(connection: asyncpg.Connection, table: str, ended: str, survivor: str, offset: int) -> int:
+    """Moves some rows; answers how many."""
+    async with connection.transaction():
+        if await connection.fetchval(SQL["still"], ended) is None:
+            return 0
+        return len(await connection.fetch(SQL[table], ended, survivor, offset, ROWS_AT_ONCE))
 
 
 async def _standing(connection: asyncpg.Connection, profile_id: str) -> Profile:

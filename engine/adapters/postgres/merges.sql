@@ -8,6 +8,10 @@ WHERE moved_at IS NULL
     AND NOT EXISTS (SELECT FROM merges e WHERE e.survivor_id = m.profile_id AND e.moved_at IS NULL)
 ORDER BY merged_at LIMIT $1;
 
+-- name: still
+-- Locked: nobody erases the person meanwhile.
+SELECT 1 FROM merges WHERE bucket = bucket_of($1) AND profile_id = $1 FOR UPDATE;
+
 -- name: copy_seen
 -- The rows stay under the old id as well: an identity that moved away before may still repeat a message.
 INSERT INTO seen (bucket, profile_id, sender, message_id, seq, seen_at)

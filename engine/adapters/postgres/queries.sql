@@ -201,6 +201,12 @@ LEFT JOIN LATERAL (
     OFFSET 0
 ) f ON true;
 
+-- name: erased
+SELECT e.hash FROM unnest($1::bytea[]) AS k(hash), LATERAL (
+    SELECT hash FROM erased_identities WHERE hash = k.hash
+    OFFSET 0
+) e;
+
 -- name: decisions_of_events
 SELECT d.profile_id, d.seq, d.document
 FROM unnest($1::smallint[], $2::uuid[], $3::bigint[]) AS k(bucket, profile_id, seq), LATERAL (

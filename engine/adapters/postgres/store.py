@@ -114,6 +114,10 @@ class Session:
         rows = await self._fetch(self._documents, [bucket_of(i) for i in ordered], ordered)
         return [(msgspec.structs.replace(decode_profile(row[1]), version=row[0]), row[1]) for row in rows]
 
+    async def erased(self, hashes: Sequence[bytes]) -> list[bytes]:
+        """Which of some hashed identities were erased."""
+        return [bytes(row[0]) for row in await self._fetch(QUERIES["erased"], list(hashes))]
+
     async def shared(self, pairs: Sequence[tuple[str, str]]) -> list[Shared]:
         """The messages that both profiles of a pair have, the shorter one first."""
         rows = await self._fetch(QUERIES["shared_messages"], [a for a, _ in pairs], [b for _, b in pairs])

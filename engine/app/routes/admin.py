@@ -121,11 +121,22 @@ async def _profile(state: State, namespace: str, value: str) -> profile_reading.
     return profile_reading.view(found, engine.ruling, engine.clock())
 
 
-router = Router(
-    path="/admin",
-    route_handlers=[profile, lookup, events, decisions, decision, rejected, *operations.HANDLERS],
-    guards=[admin_only],
-    response_headers={"cache-control": "no-store"},
-    security=[{"adminToken": []}],
-    tags=["admin"],
-)
+def router(*others: BaseRouteHandler) -> Router:
+    """The routes, with `others` under the same path: one path may stand in one router only."""
+    return Router(
+        path="/admin",
+        route_handlers=[
+            profile,
+            lookup,
+            events,
+            decisions,
+            decision,
+            rejected,
+            *operations.HANDLERS,
+            *others,
+        ],
+        guards=[admin_only],
+        response_headers={"cache-control": "no-store"},
+        security=[{"adminToken": []}],
+        tags=["admin"],
+    )

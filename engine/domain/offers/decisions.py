@@ -25,6 +25,7 @@ class Reason(StrEnum):
 
     PAUSED = "paused"
     OUTSIDE_DATES = "outside_dates"
+    RESTRICTED = "restricted"
     QUARANTINED = "quarantined"
     NO_CONSENT = "no_consent"
     STALE_EVENT = "stale_event"

@@ -124,6 +124,10 @@ def dates(c: Candidate, now: Circumstances) -> Stop | None:
     return None
 
 
+def restriction(c: Candidate, now: Circumstances) -> Stop | None:
+    return Stop(Reason.RESTRICTED, {}) if now.profile.restricted else None
+
+
 def quarantine(c: Candidate, now: Circumstances) -> Stop | None:
     identities = len(now.profile.identities)
     return Stop(Reason.QUARANTINED, {"identities": identities}) if identities > QUARANTINE else None
@@ -254,6 +258,7 @@ def budget(c: Candidate, now: Circumstances) -> Stop | None:
 BEFORE_SCORING: tuple[Gate, ...] = (
     pause,
     dates,
+    restriction,
     quarantine,
     consent,
     freshness,

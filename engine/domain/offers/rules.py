@@ -394,6 +394,8 @@ class Workspace(msgspec.Struct, frozen=True, kw_only=True):
     account_computed: tuple[Computed, ...] = ()
     """Of accounts, over what all their members do."""
     retention: Mapping[str, timedelta] = {}
+    drops_erased: bool = False
+    """Whether later events of an identity that was erased are dropped, rather than a new person's."""
 
 
 class RuleSet(msgspec.Struct, frozen=True, kw_only=True):

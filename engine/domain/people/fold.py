@@ -16,6 +16,8 @@ from engine.domain.people.consent import LOCATION, stated
 from engine.domain.people.events import Device, Event, Sender
 from engine.domain.people.profiles import Address, Contact, Profile, Trait, token_digest
 
+RESTRICTED = "$restricted"
+"""The name of the event that restricts what is done with a person's data, or lifts that."""
 MAX_TRAITS = 500
 MAX_TRAIT_BYTES = 4096
 MAX_TRAITS_BYTES = 65_536
@@ -135,6 +137,8 @@ def with_outcome(profile: Profile, event: Event) -> Profile:
     token that the provider no longer knows is forgotten."""
     if event.sender is not Sender.ENGINE:
         return profile
+    if event.name == RESTRICTED:
+        return msgspec.structs.replace(profile, restricted=event.properties.get("restricted") is True)
     decision = event.properties.get("decision")
     if event.name == "Offer Delivered":
         contacts = tuple(

@@ -199,6 +199,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     profile that was merged into this one."""
     absorbed: tuple[Absorbed, ...] = ()
     ended: Ended | None = None
+    restricted: bool = False
+    """Stored, and not used: the person asked for it."""
+    erased: bool = False
 
     @property
     def succeeded_by(self) -> str | None:
@@ -233,7 +236,7 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         if namespace == DEVICE_NAMESPACE:
             return value in self.devices
         if namespace == PROFILE_NAMESPACE:
-            return value == self.id
+            return value == self.id and not self.erased
         for identity in self.identities:  # few; with every event
             if identity.value == value and identity.namespace == namespace:
                 return True

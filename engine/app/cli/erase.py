@@ -1,0 +1,145 @@
+"""`viewfinder erase`: one person, everywhere; and the ledger that keeps backups from bringing them back."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from cyclopts import Parameter
+
+from engine.adapters.postgres import rights as stored
+from engine.adapters.postgres.migrations import migrate
+from engine.adapters.postgres.rights import Receipt
+from engine.adapters.postgres.store import Store, StoreError, connect
+from engine.app import rights
+from engine.app.cli.environment import DATABASE_FAULTS, database, fail, read_settings
+from engine.app.cli.people import named
+from engine.domain.people.profiles import IdentityKey
+
+
+class Entry(msgspec.Struct, frozen=True, rename="camel"):
+    """A line of the ledger: a keyed hash of an identity, and when it was erased."""
+
+    hash: str
+    erased_at: datetime
+
+
+_encode = msgspec.json.Encoder().encode
+_entry = msgspec.json.Decoder(Entry).decode
+
+
+def erase(
+    namespace: str | None = None,
+    value: str | None = None,
+    /,
+    *,
+    scan: Annotated[bool, Parameter(help="Read all tables for the person's identities afterwards.")] = False,
+    ledger: Annotated[bool, Parameter(help="Write the ledger: keyed hashes, a JSON line each.")] = False,
+    replay: Annotated[Path | None, Parameter(help="Erase whom a restored backup brought back.")] = None,
+    json: Annotated[bool, Parameter(help="Print JSON.")] = False,
+) -> int:
+    """Erase a person: every profile that became one with theirs, every table, every engine's memory.
+
+    Parameters
+    ----------
+    namespace
+        Which kind of identity, such as user_id or email.
+    value
+        The identity.
+    """
+    asked = [namespace is not None and value is not None, ledger, replay is not None]
+    if sum(asked) != 1:
+        fail("name a person by NAMESPACE and VALUE, or give --ledger or --replay", 2)
+    settings = read_settings()
+    entries = _entries(replay) if replay is not None else []
+    with database(settings) as dsn:
+        try:
+            if ledger:
+                return asyncio.run(_ledger(dsn))
+            if replay is not None:
+                return asyncio.run(_replay(dsn, entries, json))
+            assert namespace is not None
+            assert value is not None
+            return asyncio.run(_one(dsn, named(settings, namespace, value), scan, json))
+        except (*DATABASE_FAULTS, StoreError) as fault:
+            fail(f"the database: {fault}", 1)
+            raise
+
+
+def _entries(file: Path) -> list[Entry]:
+    try:
+        return [_entry(line) for line in file.read_bytes().splitlines() if line.strip()]
+    except OSError as fault:
+        fail(f"{file}: {fault.strerror}", 2)
+        raise
+    except (msgspec.DecodeError, ValueError) as fault:
+        fail(f"{file}: not a ledger: {fault}", 1)
+        raise
+
+
+async def _opened(dsn: str) -> tuple[Store, bytes]:
+    await migrate(dsn)
+    store = await connect(dsn)
+    return store, await store.secret(secrets.token_bytes(32))
+
+
+async def _one(dsn: str, key: IdentityKey, scan: bool, json: bool) -> int:
+    store, secret = await _opened(dsn)
+    try:
+        erased = await rights.erase(store.pool, key, secret, datetime.now(UTC))
+        if erased is None:
+            fail("nobody by that identity", 1)
+            raise AssertionError
+        receipt, person = erased
+        found = dict(receipt.left_over or {})
+        if scan:
+            async with store.pool.acquire() as connection:
+                found |= await stored.scan(connection, [value for _, value in person.keys])
+    finally:
+        await store.close()
+    _tell(receipt, found, scan, json)
+    return 1 if found else 0
+
+
+def _tell(receipt: Receipt, found: dict[str, int], scanned: bool, json: bool) -> None:
+    if json:
+        sys.stdout.write(_encode({"receipt": receipt, "found": found}).decode() + "\n")
+        return
+    sys.stdout.write(f"erased; receipt {receipt.id}\n")
+    rows = {"profiles": receipt.profiles, **receipt.deleted}
+    sys.stdout.write("".join(f"  {table}: {count}\n" for table, count in rows.items() if count))
+    searched = "all tables were read" if scanned else "their rows were searched for"
+    left = ", ".join(f"{table}: {count}" for table, count in found.items())
+    sys.stdout.write(f"{searched}: {'still found: ' + left if left else 'nothing is left'}\n")
+
+
+async def _ledger(dsn: str) -> int:
+    store, _ = await _opened(dsn)
+    try:
+        for digest, erased_at in await stored.ledger(store.pool):
+            sys.stdout.write(_encode(Entry(digest.hex(), erased_at)).decode() + "\n")
+    finally:
+        await store.close()
+    return 0
+
+
+async def _replay(dsn: str, entries: list[Entry], json: bool) -> int:
+    store, secret = await _opened(dsn)
+    erased = 0
+    try:
+        hashes = [bytes.fromhex(entry.hash) for entry in entries]
+        for key in await stored.come_back(store.pool, secret, hashes):
+            erased += await rights.erase(store.pool, key, secret, datetime.now(UTC)) is not None
+        await stored.keep(store.pool, [(bytes.fromhex(e.hash), e.erased_at) for e in entries])
+    finally:
+        await store.close()
+    if json:
+        sys.stdout.write(_encode({"entries": len(entries), "erased": erased}).decode() + "\n")
+    else:
+        sys.stdout.write(f"{len(entries)} entries: {erased} people had come back and are erased again\n")
+    return 0

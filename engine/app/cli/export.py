@@ -1,0 +1,64 @@
+"""`viewfinder export`: everything about one person."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from cyclopts import Parameter
+
+from engine.adapters.postgres.migrations import migrate
+from engine.adapters.postgres.store import StoreError, connect
+from engine.app import rights
+from engine.app.cli.environment import DATABASE_FAULTS, database, fail, read_settings
+from engine.app.cli.people import named
+from engine.app.export_page import page
+from engine.domain.people.profiles import IdentityKey
+
+
+def export(
+    namespace: str,
+    value: str,
+    /,
+    *,
+    format: Annotated[Literal["json", "html"], Parameter(help="JSON, or a page to read.")] = "json",
+    output: Annotated[Path | None, Parameter(help="A file instead of standard output.")] = None,
+) -> int:
+    """Everything about one person: the profile, every event, decision and message.
+
+    Parameters
+    ----------
+    namespace
+        Which kind of identity, such as user_id or email.
+    value
+        The identity.
+    """
+    settings = read_settings()
+    with database(settings) as dsn:
+        try:
+            found = asyncio.run(_export(dsn, named(settings, namespace, value)))
+        except (*DATABASE_FAULTS, StoreError) as fault:
+            fail(f"the database: {fault}", 1)
+            raise
+    if found is None:
+        fail("nobody by that identity", 1)
+        raise AssertionError
+    text = page(found).encode() if format == "html" else msgspec.json.format(msgspec.json.encode(found))
+    if output is not None:
+        output.write_bytes(text)
+    else:
+        sys.stdout.buffer.write(text + b"\n")
+    return 0
+
+
+async def _export(dsn: str, key: IdentityKey) -> rights.Exported | None:
+    await migrate(dsn)
+    store = await connect(dsn)
+    try:
+        return await rights.export(store.pool, key, datetime.now(UTC))
+    finally:
+        await store.close()

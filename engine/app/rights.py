@@ -1,0 +1,85 @@
+"""What a person may ask for: to see everything, to be erased, left alone, or put right."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import msgspec
+
+from engine.adapters.postgres import rights as stored
+from engine.adapters.postgres.rights import Person, Receipt
+from engine.app.lane import Lane
+from engine.app.replies import Pending, Reply
+from engine.domain.people.events import Event, Kind, Sender
+from engine.domain.people.fold import RESTRICTED
+from engine.domain.people.profiles import PROFILE_NAMESPACE, IdentityKey, Profile, decode_profile
+
+
+class Exported(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything about one person: the profile as it stands, those that became one with it as they
+    were, and every row of every table."""
+
+    exported_at: datetime = msgspec.field(name="exportedAt")
+    profile: Profile
+    earlier: Sequence[Profile]
+    rows: Mapping[str, Sequence[Any]]
+
+    def __repr__(self) -> str:
+        return "Exported(…)"
+
+
+async def export(pool: asyncpg.Pool, key: IdentityKey, now: datetime) -> Exported | None:
+    """Everything about the person behind an identity; None where there is nobody."""
+    async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
+        person = await stored.person_of(connection, key)
+        if person is None:
+            return None
+        rows = await stored.rows_of(connection, person)
+    standing, *ended = person.profiles
+    earlier = [decode_profile(p.ended.itself) for p in ended if p.ended and p.ended.itself]
+    return Exported(exported_at=now, profile=standing, earlier=earlier, rows=rows)
+
+
+async def erase(
+    pool: asyncpg.Pool, key: IdentityKey, secret: bytes, now: datetime
+) -> tuple[Receipt, Person] | None:
+    """Erases the person behind an identity, and asks PostgreSQL to let go of the dead rows."""
+    erased = await stored.erase(pool, key, secret, now)
+    if erased is not None:
+        await stored.vacuum(pool, erased[0].deleted)
+    return erased
+
+
+async def restrict(lane: Lane, profile: Profile, restricted: bool, now: datetime) -> None:
+    """From now on what is known of the person is stored and not used; or is used again."""
+    await _tell(lane, profile, _own(RESTRICTED, now, properties={"restricted": restricted}))
+
+
+async def correct(lane: Lane, profile: Profile, traits: Mapping[str, Any], now: datetime) -> None:
+    """Sets traits right, whatever was said before; a null takes one away."""
+    await _tell(lane, profile, _own("", now, kind=Kind.IDENTIFY, traits=traits))
+
+
+def _own(name: str, now: datetime, *, kind: Kind = Kind.TRACK, **fields: Any) -> Event:
+    return Event(
+        kind=kind,
+        name=name,
+        message_id=str(uuid4()),
+        sender=Sender.ENGINE,
+        timestamp=now,
+        received_at=now,
+        trusted=True,
+        **fields,
+    )
+
+
+async def _tell(lane: Lane, profile: Profile, event: Event) -> None:
+    reply = Reply(1)
+    lane.submit([Pending(event=event, reply=reply, keys=((PROFILE_NAMESPACE, profile.id),))])
+    async with asyncio.timeout(30):
+        await reply.done

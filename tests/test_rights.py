@@ -1,0 +1,297 @@
+"""What a person may ask for: everything about them, to be erased for good, left alone, or put right."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import msgspec
+
+from engine.adapters.postgres import rights as stored
+from engine.adapters.postgres.merges import bring_over
+from engine.app import rights
+from engine.app.export_page import page
+from engine.app.timers import Timers
+from engine.domain.people.events import Device, Kind, Location, Sender
+from tests import lanes, served
+from tests.conftest import execute, named
+from tests.lanes import NOW, event, fetch
+from tests.served import write_workspace
+
+WORKSPACE = (
+    lanes.WORKSPACE
+    + b"""
+identities:
+  - {namespace: user_id, one: true}
+  - {namespace: card, one: true, on_change: replace, from: [traits.card]}
+  - {namespace: email, from: [traits.email]}
+  - {namespace: anonymous_id}
+"""
+)
+DROP = WORKSPACE + b"after_erasure: drop\n"
+
+PLANTED = {
+    "email": "planted.ada@example.com",
+    "name": "Planted Lovelace",
+    "token": "planted-token-4711",
+    "latitude": "52.123456",
+    "old card": "planted-card-1",
+    "app": "planted-app",
+    "user": "planted-user",
+}
+
+
+def rules(workspace: bytes = WORKSPACE) -> Any:
+    return lanes.rule_set(workspace=workspace)
+
+
+async def live(engine: lanes.Engine) -> None:
+    """A life that leaves traces everywhere: two profiles that became one, a replaced card, a push, a
+    timer, a refused event."""
+    device = Device(id="planted-device", type="android", token=PLANTED["token"])
+    await engine.send(
+        event(name="Open", anonymous=PLANTED["app"], properties={"note": "before"}),
+        event(Kind.IDENTIFY, user=PLANTED["user"], traits={"card": PLANTED["old card"]}),
+        event(
+            Kind.IDENTIFY,
+            user=PLANTED["user"],
+            traits={"email": PLANTED["email"], "first_name": PLANTED["name"], "card": "planted-card-2"},
+            consent={"marketing": True, "location": True},
+            device=device,
+            at=NOW + timedelta(seconds=1),
+        ),
+    )
+    await engine.send(event(Kind.IDENTIFY, user=PLANTED["user"], anonymous=PLANTED["app"]))
+    here = Location(latitude=52.123456, longitude=-8.6, accuracy=10.0)
+    await engine.send(
+        event(name="Thank Me", user=PLANTED["user"], message="wish"),
+        event(name="Location Updated", user=PLANTED["user"], location=here),
+    )
+    person = await engine.profile("user_id", PLANTED["user"])
+    assert person is not None
+    async with engine.store.pool.acquire() as connection:
+        await connection.execute(
+            "INSERT INTO timers (bucket, profile_id, id, due_at, event) VALUES ($1, $2, 'x', $3, $4)",
+            int(person.id[:2], 16),
+            person.id,
+            NOW,
+            lanes.event_text(event(name="Open", message="due", sender=Sender.ENGINE)),
+        )
+        await connection.execute(
+            "INSERT INTO rejected (key_digest, received_at, code, message, item) "
+            "VALUES ('k', now(), 'too_large', 'x', $1)",
+            json.dumps({"userId": PLANTED["user"], "traits": {"name": PLANTED["name"]}}).encode(),
+        )
+
+
+async def traces(dsn: str) -> dict[str, int]:
+    """Rows of any table that hold a planted value."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        return await stored.scan(connection, PLANTED.values())
+    finally:
+        await connection.close()
+
+
+async def test_the_export_holds_everything_and_after_erasure_nothing_is_left(postgres_dsn: str) -> None:
+    async with lanes.engine(postgres_dsn, rules()) as engine:
+        await engine.send(event(Kind.IDENTIFY, user="bob", traits={"first_name": "Bob"}))
+        await live(engine)
+        await fetch(postgres_dsn, "UPDATE outbox SET state = 'pending'")
+        found = await rights.export(engine.store.pool, ("user_id", PLANTED["user"]), NOW)
+        assert found is not None
+        text, html = msgspec.json.encode(found).decode(), page(found)
+        for what, value in PLANTED.items():
+            assert value in text, what
+            assert value in html, what
+        assert "Bob" not in text
+        assert {"events", "decisions", "outbox", "timers", "seen", "rejected"} <= found.rows.keys()
+
+        secret = await engine.store.secret(b"")
+        erased = await rights.erase(engine.store.pool, ("email", PLANTED["email"]), secret, NOW)
+        assert erased is not None
+        receipt, person = erased
+        assert receipt.left_over == {}
+        assert receipt.profiles == 2
+        assert receipt.identities == 5  # user, app, e-mail, both cards
+        assert {"events", "decisions", "outbox", "timers", "seen", "rejected"} <= {
+            table for table, rows in receipt.deleted.items() if rows
+        }
+        assert await traces(postgres_dsn) == {}
+        assert await stored.receipt(engine.store.pool, receipt.id) == receipt
+        assert await rights.erase(engine.store.pool, ("user_id", PLANTED["user"]), secret, NOW) is None
+        assert await rights.export(engine.store.pool, ("user_id", PLANTED["user"]), NOW) is None
+        assert await engine.profile("user_id", "bob") is not None
+
+        # A timer that was under way finds nobody, and leaves nothing.
+        late = event(name="Open", message="late", sender=Sender.ENGINE, properties={"x": PLANTED["name"]})
+        await fetch(
+            postgres_dsn,
+            "INSERT INTO timers (bucket, profile_id, id, due_at, event) VALUES ($1, $2, 'y', $3, $4)",
+            int(person.ids[0][:2], 16),
+            person.ids[0],
+            NOW,
+            lanes.event_text(late),
+        )
+        await Timers(engine.store, engine.lane, lambda: NOW).fire_due()
+        assert await traces(postgres_dsn) == {}
+
+        # What comes later is somebody new's: nothing of the old comes back.
+        again = await engine.send(event(name="Thank Me", user=PLANTED["user"], message="wish"))
+        assert (again.accepted, again.duplicates) == (1, 0)
+        new = await engine.profile("user_id", PLANTED["user"])
+    assert new is not None
+    assert new.id not in person.ids
+    assert (new.seq, new.traits, new.consent, new.contacts) == (1, {}, {}, ())
+
+
+async def test_erasure_while_merges_are_brought_over_and_events_arrive(postgres_dsn: str) -> None:
+    """Two engines send about the person all the while: what was before never comes back."""
+    async with lanes.engine(postgres_dsn, rules()) as one, lanes.engine(postgres_dsn, rules()) as two:
+        secret = await one.store.secret(b"")
+        for number in range(6):
+            await live(one)
+            stop = asyncio.Event()
+
+            async def arrive(engine: lanes.Engine, stop: asyncio.Event = stop) -> None:
+                while not stop.is_set():
+                    await engine.send(event(name="Open", user=PLANTED["user"], anonymous=PLANTED["app"]))
+
+            arriving = [asyncio.create_task(arrive(engine)) for engine in (one, two)]
+            key = ("user_id", PLANTED["user"])
+            moving = asyncio.create_task(bring_over(two.store.pool))
+            erased = await rights.erase(one.store.pool, key, secret, NOW + timedelta(hours=number))
+            await moving
+            stop.set()
+            await asyncio.gather(*arriving)
+            assert erased is not None
+            person = await one.profile("user_id", PLANTED["user"])
+            assert person is None or not {"email", "first_name"} & person.traits.keys()
+            connection = await asyncpg.connect(postgres_dsn)
+            try:
+                gone = [PLANTED[what] for what in ("email", "name", "token", "latitude", "old card")]
+                assert await stored.scan(connection, gone) == {}
+                ids = erased[1].ids
+                for table in ("events", "seen", "decisions", "outbox", "timers", "identities"):
+                    rows = await connection.fetchval(
+                        f"SELECT count(*) FROM {table} WHERE profile_id = ANY ($1::uuid[])", ids
+                    )
+                    assert rows == 0, table
+            finally:
+                await connection.close()
+            await rights.erase(one.store.pool, key, secret, NOW + timedelta(hours=number))
+
+
+async def test_later_events_are_dropped_where_the_workspace_says_so(postgres_dsn: str) -> None:
+    async with lanes.engine(postgres_dsn, rules(DROP)) as engine:
+        await live(engine)
+        secret = await engine.store.secret(b"")
+        assert await rights.erase(engine.store.pool, ("user_id", PLANTED["user"]), secret, NOW) is not None
+        reply = await engine.send(
+            event(name="Open", user=PLANTED["user"]),
+            event(name="Open", user="else", traits={"email": PLANTED["email"]}),
+            event(name="Open", user="else"),
+        )
+        assert reply.accepted == 1
+        assert await engine.profile("user_id", PLANTED["user"]) is None
+        other = await engine.profile("user_id", "else")
+    assert other is not None
+    assert other.seq == 1
+    assert await traces(postgres_dsn) == {}
+
+
+async def test_a_restored_backup_brings_nobody_back(postgres: str, postgres_dsn: str, tmp_path: Path) -> None:
+    async with lanes.engine(postgres_dsn, rules()) as engine:
+        await engine.send(event(Kind.IDENTIFY, user="bob"))
+        await live(engine)
+    backup = "restored_backup"
+    name = postgres_dsn.partition("?")[0].rpartition("/")[2]
+    await execute(postgres, f"CREATE DATABASE {backup} TEMPLATE {name} STRATEGY FILE_COPY")
+    try:
+        write_workspace(tmp_path / "rules", WORKSPACE)
+        done = await asyncio.to_thread(
+            _command, tmp_path, postgres_dsn, "erase", "user_id", PLANTED["user"], "--scan"
+        )
+        assert done.returncode == 0, done.stderr
+        assert "nothing is left" in done.stdout
+        book = await asyncio.to_thread(_command, tmp_path, postgres_dsn, "erase", "--ledger")
+        assert len(book.stdout.splitlines()) == 5
+        assert "planted" not in book.stdout
+        (tmp_path / "ledger.jsonl").write_text(book.stdout)
+
+        restored = named(postgres, backup)
+        assert await traces(restored) != {}
+        done = await asyncio.to_thread(
+            _command, tmp_path, restored, "erase", "--replay", str(tmp_path / "ledger.jsonl")
+        )
+        assert done.returncode == 0, done.stderr
+        assert "1 people had come back" in done.stdout
+        assert await traces(restored) == {}
+        async with lanes.engine(restored, rules()) as engine:
+            assert await engine.profile("user_id", "bob") is not None
+    finally:
+        await execute(postgres, f"DROP DATABASE IF EXISTS {backup} WITH (FORCE)")
+
+
+def _command(folder: Path, dsn: str, *arguments: str) -> Any:
+    return served.command(folder, *arguments, dsn=dsn)
+
+
+async def test_by_command_and_over_http(postgres_dsn: str, tmp_path: Path) -> None:
+    write_workspace(tmp_path / "rules", WORKSPACE)
+    await asyncio.to_thread(_over_http, tmp_path, postgres_dsn)
+    assert await traces(postgres_dsn) == {}
+
+
+def _over_http(folder: Path, dsn: str) -> None:
+    with served.serve(folder, dsn) as engine, engine.client() as app, engine.admin() as admin:
+        told = {
+            "userId": PLANTED["user"],
+            "traits": {
+                "email": PLANTED["email"],
+                "first_name": PLANTED["name"],
+                "consent": {"marketing": True},
+            },
+            "context": {"device": {"id": "d", "type": "android", "token": PLANTED["token"]}},
+        }
+        app.post("/v1/identify", json=told)
+        place = f"/admin/profiles/user_id/{PLANTED['user']}"
+        who = {"namespace": "email", "value": PLANTED["email"].upper()}
+
+        def wish() -> str:
+            sent = {"userId": PLANTED["user"], "event": "Thank Me"}
+            app.post("/v1/track", json=sent)
+            newest = admin.get(f"{place}/decisions").json()["decisions"][0]
+            return str(newest.get("reason") or newest["outcome"])
+
+        assert wish() == "offered"
+        assert admin.post("/admin/profiles/restrict", json=who).status_code == 200
+        assert wish() == "restricted"
+        admin.post("/admin/profiles/restrict", json={**who, "restricted": False})
+        assert wish() == "offered"
+        corrected = admin.post("/admin/profiles/correct", json={**who, "traits": {"first_name": "Augusta"}})
+        assert corrected.json()["traits"]["first_name"] == "Augusta"
+
+        exported = admin.get(f"{place}/export")
+        assert PLANTED["token"] in exported.text
+        assert admin.post("/admin/profiles/export", json=who, params={"format": "html"}).text.startswith(
+            "<!doctype html>"
+        )
+        by_command = _command(folder, dsn, "export", "email", PLANTED["email"])
+        assert PLANTED["name"] in by_command.stdout
+
+        answer = admin.delete(place)
+        assert answer.status_code == 202
+        receipt = admin.get(f"/admin/erasures/{answer.json()['receipt']}").json()
+        assert receipt["leftOver"] == {}
+        assert receipt["deleted"]["events"] >= 7  # what the sender told is one, too
+        assert admin.get(place).status_code == 404
+        assert admin.delete(place).status_code == 404
+        assert admin.post("/admin/profiles/erase", json=who).status_code == 404
+        for word in PLANTED.values():
+            assert word not in engine.stderr
+            assert word not in engine.stdout
