@@ -66,6 +66,8 @@ def shown(value: Any) -> str:
         return f"{value:%Y-%m-%d %H:%M:%S}Z"
     if isinstance(value, timedelta):
         return f"{value.total_seconds():g}s"
+    if isinstance(value, list):
+        return f"[{', '.join(shown(one) for one in value)}]"
     text = f'"{value}"' if isinstance(value, str) else str(value).lower() if value is None else str(value)
     if isinstance(value, bool):
         text = text.lower()
