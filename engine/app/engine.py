@@ -33,6 +33,7 @@ from engine.app.rulesets import Checked, Files
 from engine.app.ruling import Ruling
 from engine.app.sender import Sender
 from engine.app.settings import PUBLISHED, Settings
+from engine.app.sweeps import Sweeps
 from engine.app.tick import Pipeline
 from engine.app.timers import Timers
 from engine.app.weather import Weather
@@ -142,6 +143,9 @@ class Engine:
             asyncio.create_task(self._follow_others(), name="operations"),
             asyncio.create_task(import_folder.watch(self, Path(settings.data) / import_folder.FOLDER)),
         ]
+        if self._replay is None:  # a replay begins with nobody
+            sweeps = Sweeps(self.store, lambda: self.ruling.rules, self.clock)
+            self._background.append(asyncio.create_task(sweeps.run(), name="sweeps"))
         if self.weather is not None:
             self._background.append(asyncio.create_task(self.weather.run(), name="weather"))
         if self._follows_folders:

@@ -12,6 +12,7 @@ from datetime import datetime
 
 import msgspec
 
+from engine.domain import schedules
 from engine.domain.candidates import (
     NO_SLOTS,
     Slots,
@@ -174,7 +175,7 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
         or consent is not profile.consent
     ) and (rules.audiences or profile.audiences.stamp):
         return _among(seen, audiences.follow(rules, profile, after, now), rules, now)
-    return seen
+    return schedules.followed(rules, seen, now) if rules.scheduled else seen
 
 
 def settle(
@@ -199,7 +200,7 @@ def _among(seen: Observation, followed: Followed, rules: RuleSet, now: datetime)
         for change in followed.changes
     )
     profile, alarms = audiences.armed(profile, now)
-    return msgspec.structs.replace(
+    found = msgspec.structs.replace(
         seen,
         profile=profile,
         triggers=seen.triggers + turned,
@@ -208,6 +209,7 @@ def _among(seen: Observation, followed: Followed, rules: RuleSet, now: datetime)
         scope=None,
         followed=None,
     )
+    return schedules.followed(rules, found, now) if rules.scheduled else found
 
 
 def judge(

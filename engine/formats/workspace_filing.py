@@ -48,10 +48,12 @@ def filed(
     """The rule set of sound parts."""
     by_name = [rules[word] for word in sorted(rules)]
     remembered = watched(by_name)
+    scheduled = tuple(rule for rule in by_name if rule.when.schedule is not None)
     by_trigger = {
-        **_by_trigger(by_name, lambda rule: rule.when if rule.when.wait is None else None),
+        **_by_trigger(by_name, lambda rule: rule.when if _is_set_off_at_once(rule.when) else None),
         **{(TriggerKind.WAIT, rule.id): (rule,) for rule in by_name if rule.when.wait is not None},
         **{(TriggerKind.DEFERRED, rule.id): (rule,) for rule in by_name},
+        **{(TriggerKind.SCHEDULE, rule.id): (rule,) for rule in scheduled},
     }
     waits_by_trigger = _by_trigger(by_name, lambda rule: rule.when if rule.when.wait is not None else None)
     computed_by_trigger = _by_trigger(workspace.computed, lambda trait: trait.pattern)
@@ -76,6 +78,7 @@ def filed(
         models=models,
         by_trigger=by_trigger,
         waits_by_trigger=waits_by_trigger,
+        scheduled=scheduled,
         watched_by_trigger=remembered,
         watched=frozenset(one.key for several in remembered.values() for one in several),
         computed_by_trigger=computed_by_trigger,
@@ -102,6 +105,10 @@ def _placed(rules: Iterable[Rule]) -> Mapping[str, tuple[Rule, ...]]:
             for fence_id in rule.when.fences:
                 found.setdefault(fence_id, []).append(rule)
     return {fence_id: tuple(several) for fence_id, several in found.items()}
+
+
+def _is_set_off_at_once(pattern: Pattern) -> bool:
+    return pattern.wait is None and pattern.schedule is None
 
 
 def _horizon(workspace: Workspace, rules: Iterable[Rule], converting: Iterable[Offer]) -> timedelta:

@@ -21,8 +21,8 @@ _SPANS: Final = {TriggerKind.DWELL: "for", TriggerKind.APPROACH: "within"}
 """The field that says how long a stay, or how long before."""
 LONGEST_APPROACH: Final = timedelta(hours=1)
 """Where somebody will be later than that, their speed and heading do not tell."""
-_LATER_KINDS: Final = ("audience", "schedule", "arriving", "arrived")
-_LATER_FIELDS: Final = ("for", "by", "within", "change", "over")
+_ONLY_SET_OFF: Final = ("audience", "schedule", "arriving", "arrived")
+"""What sets rules off, and is nothing that happens to be counted or looked back at."""
 _PATH: Final = re.compile(r"(event|geofence)(\.[A-Za-z_][A-Za-z0-9_]*)+")
 NamesFor = Callable[[Names | None], Names]
 """The names of an expression, given those below `geofence` (None where there is no fence)."""
@@ -42,18 +42,22 @@ def pattern(
     found = fields(
         node,
         problems,
-        (*_NAMED, *_PLACED, "if", *extra, *(spans := _span_fields(node))),
-        (*_LATER_KINDS, *(field for field in _LATER_FIELDS if field not in spans)),
+        (*_NAMED, *_PLACED, "if", *extra, *_span_fields(node), *_ONLY_SET_OFF),
         expected="the name of an event, or fields such as {enter: {fence: ID}}",
     )
     if found is None or not isinstance(node, MapNode):
         return None
+    for kind in _ONLY_SET_OFF:
+        if kind in found:
+            message = f'"{kind}" sets a rule off by itself: it stands alone under when:'
+            problems.append(node.entries[kind].key.problem(message))
+            return None
     kinds = [kind for kind in (*_NAMED, *_PLACED) if kind in found]
     if len(kinds) != 1:
         if kinds:
             both = " and ".join(f'"{kind}"' for kind in kinds)
             problems.append(node.entries[kinds[1]].key.problem(f"{both} exclude each other"))
-        elif not any(kind in node.entries for kind in _LATER_KINDS):
+        else:
             wanted = ", ".join((*_NAMED, *_PLACED))
             problems.append(node.problem(f"no event kind here: expected one of {wanted}"))
         return None

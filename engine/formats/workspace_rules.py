@@ -64,6 +64,8 @@ _OF_OFFERS: Final = (
 FRESH_AT_PLACES: Final = timedelta(minutes=10)
 """How old the fix of what happens at a place may be, where a rule says nothing; that of an approach
 no older than what it looks ahead."""
+FRESH_ON_SCHEDULE: Final = timedelta(hours=4)
+"""How late a schedule may be carried out, where a rule says nothing: after an outage, say."""
 
 _MOST: Final = 1e6
 
@@ -101,6 +103,8 @@ def rule(
         fresh = min(FRESH_AT_PLACES, ahead or FRESH_AT_PLACES)
     elif when is not None and when.kind in ON_A_TRIP:
         fresh = min(FRESH_AT_PLACES, when.span or FRESH_AT_PLACES)
+    elif when is not None and when.schedule is not None:
+        fresh = FRESH_ON_SCHEDULE
     if "fresh" in found:
         fresh = duration(found["fresh"], problems)
     quiet = choice(found["quiet"], problems, ("defer", "drop")) if "quiet" in found else None

@@ -5,8 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Final
 
+from engine.domain.offers.cron import CronError, parse
+from engine.domain.offers.deferral import SPREAD
 from engine.domain.offers.expressions import Type
-from engine.domain.offers.rules import Pattern, TriggerKind, audience_change
+from engine.domain.offers.rules import Pattern, Schedule, TriggerKind, audience_change
 from engine.formats.located_yaml import AnyNode, ListNode, MapNode, Scalar
 from engine.formats.workspace_names import TRIP, Declared, expression, fence_names
 from engine.formats.workspace_patterns import NamesFor, pattern
@@ -14,12 +16,15 @@ from engine.formats.workspace_trips import is_trip
 from engine.formats.workspace_values import Problems, choice, duration, fields, name, shown, unresolved
 
 _NOT: Final = "!"
+_HINT: Final = 'such as "0 10 * * 1": Mondays at 10:00'
 
 
 def trigger(node: AnyNode, problems: Problems, declared: Declared, names_for: NamesFor) -> Pattern | None:
-    """What sets a rule off: an event kind, perhaps some time after the last one, or a change of
-    audience."""
-    if isinstance(node, MapNode) and "audience" in node.entries and "schedule" not in node.entries:
+    """What sets a rule off: an event kind, perhaps some time after the last one, a change of audience,
+    or a schedule."""
+    if isinstance(node, MapNode) and "schedule" in node.entries:
+        return _schedule(node, problems, declared)
+    if isinstance(node, MapNode) and "audience" in node.entries:
         return _change(node, problems, declared)
     if isinstance(node, MapNode) and is_trip(node):
         return _travelling(node, problems, declared, names_for)
@@ -53,6 +58,26 @@ def _travelling(node: MapNode, problems: Problems, declared: Declared, names_for
     if len(problems) > before or word is None:
         return None
     return Pattern(kind=kind, name=word, span=span, condition=condition)
+
+
+def _schedule(node: MapNode, problems: Problems, declared: Declared) -> Pattern | None:
+    found = fields(node, problems, ("schedule", "audience", "over")) or {}
+    cron = word = None
+    written = found["schedule"]
+    text = name(written, problems, 'a schedule such as "0 10 * * 1"')
+    if text is not None:
+        try:
+            cron = parse(text)
+        except CronError as fault:
+            problems.append(written.problem(str(fault), _HINT))
+    if "audience" in found:
+        word = _audience(found["audience"], problems, declared)
+    else:
+        problems.append(node.problem('"audience" is missing: whom the schedule is for'))
+    over = duration(found["over"], problems) if "over" in found else SPREAD
+    if cron is None or word is None or over is None:
+        return None
+    return Pattern(kind=TriggerKind.SCHEDULE, name=word, schedule=Schedule(cron, over))
 
 
 def _change(node: MapNode, problems: Problems, declared: Declared) -> Pattern | None:

@@ -324,3 +324,20 @@ RETURNING 1;
 
 -- name: expired_outbox
 DELETE FROM outbox WHERE state IN ('sent', 'dropped') AND settled_at < $1;
+
+-- name: begin_sweep
+INSERT INTO sweeps (name) VALUES ($1) ON CONFLICT DO NOTHING;
+
+-- name: sweep
+-- A paced timer for everybody of the next bucket, once whichever engine asks; no row where none is left.
+WITH claimed AS (
+    UPDATE sweeps SET next_bucket = next_bucket + 1 WHERE name = $1 AND next_bucket < 256
+    RETURNING next_bucket - 1 AS bucket
+), wound AS (
+    INSERT INTO timers (bucket, profile_id, id, due_at, paced, event)
+    SELECT p.bucket, p.id, $2, $3, true, $4::text::json
+    FROM claimed c JOIN profiles p ON p.bucket = c.bucket
+    WHERE p.merged_into IS NULL
+    ON CONFLICT DO NOTHING
+)
+SELECT bucket FROM claimed;

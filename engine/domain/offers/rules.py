@@ -14,6 +14,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from engine.domain.offers.cron import Cron
 from engine.domain.offers.expressions import Expression, Moment
 from engine.domain.offers.pauses import NOTHING_PAUSED, Paused
 from engine.domain.offers.propensity import ModelCard
@@ -123,6 +124,8 @@ class TriggerKind(StrEnum):
     EXIT = "exit"
     AUDIENCE = "audience"
     """A person entered or left an audience; the trigger's name is `audience_change(…)`."""
+    SCHEDULE = "schedule"
+    """A schedule's time has come for one person; the trigger's name is the rule's id."""
     DEFERRED = "deferred"
     """An offer's hour has come; the trigger's name is the rule's id."""
     WAIT = "wait"
@@ -145,12 +148,20 @@ def timed(fence: str, span: timedelta | None) -> str:
     return fence if span is None else f"{fence}\n{span.total_seconds():g}"
 
 
+class Schedule(msgspec.Struct, frozen=True):
+    """When, by everybody's own clock, and over how long a time people are spread."""
+
+    cron: Cron
+    over: timedelta
+
+
 class Pattern(msgspec.Struct, frozen=True, kw_only=True):
     """What sets a rule off or is counted by a computed trait.
 
     `name` is the event's, page's or screen's; `fences` the ids that `fence:` or `tag:` stands for.
     `span` is how long a stay must last, or how long before entering an approach is told. With `wait`
-    it sets off that long after the last one, for each value of `by` apart.
+    it sets off that long after the last one, for each value of `by` apart. A `schedule` sets off for
+    everybody in the audience of that `name`.
     """
 
     kind: TriggerKind
@@ -160,6 +171,7 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True):
     condition: Expression | None = None
     wait: timedelta | None = None
     by: Expression | None = None
+    schedule: Schedule | None = None
 
     @property
     def triggers(self) -> tuple[tuple[TriggerKind, str], ...]:
@@ -429,6 +441,8 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
     """Whether one of them reads what any event may change, such as when the person was last seen."""
     waits_by_trigger: Mapping[tuple[TriggerKind, str], tuple[Rule, ...]] = {}
     watched_by_trigger: Mapping[tuple[TriggerKind, str], tuple[Watched, ...]] = {}
+    scheduled: tuple[Rule, ...] = ()
+    """The rules that have a schedule."""
     converts_by_trigger: Mapping[tuple[TriggerKind, str], tuple[Offer, ...]] = {}
     expires: bool = False
     """Whether anything wants to know that an offer expired."""
