@@ -49,7 +49,7 @@ def play(scenario: Scenario, fixes: Sequence[TrackFix], ruling: Ruling) -> Playe
     problems: list[Problem] = []
     told: list[Told] = []
     _introduce(rehearsal, _events(introduction(scenario, start), scenario, ruling.rules, problems), scenario)
-    for call in calls(scenario, fixes):
+    for call in calls(scenario, fixes, ruling.rules):
         told += rehearsal.advance(call.sent_at)
         told += rehearsal.tell(_events(call, scenario, ruling.rules, problems), call.sent_at)
     if scenario.until is not None:

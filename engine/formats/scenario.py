@@ -10,13 +10,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import msgspec
 
 from engine.domain.offers.decisions import Outcome, Reason
 from engine.domain.offers.rules import ComputedKind, RuleSet
 from engine.domain.people.events import Kind
+from engine.domain.phones import App, Os, Phone
 from engine.formats.located_yaml import AnyNode, ListNode, MapNode, Scalar, read
 from engine.formats.problems import Problem, did_you_mean
 from engine.formats.scenario_person import Person, entries, read_person
@@ -40,7 +41,8 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _EXPECT = ("outcome", "rule", "offer", "reason", "geofence", "trigger", "channel", "placement", "message")
 _OF_ANY_TYPE = (ComputedKind.FIRST, ComputedKind.LAST, ComputedKind.DISTINCT, ComputedKind.MOST_OFTEN)
 _SCENARIO = (
-    "name", "profile", "now", "weather", "propensity", "track", "events", "until", "expect", "strict",
+    "name", "profile", "phone", "now", "weather", "propensity", "track", "events", "until", "expect",
+    "strict",
 )  # fmt: skip
 _CALL = (
     "at", "type", "from", "event", "name", "properties", "traits", "context", "userId", "anonymousId",
@@ -99,6 +101,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     now: datetime | None = None
     weather: Mapping[str, Any] = {}
     propensity: Mapping[str, float | None] = {}
+    phone: Phone | None = None
     track: str | None = None
     track_line: int = 0
     track_column: int = 0
@@ -177,6 +180,7 @@ def _scenario(node: AnyNode, problems: Problems, rules: RuleSet) -> Scenario | N
         now=now,
         weather=_values(found.get("weather"), problems, "weather such as {temp_c: 4.0}"),
         propensity=_propensity(found["propensity"], problems, rules) if "propensity" in found else {},
+        phone=_phone(found["phone"], problems, found) if "phone" in found else None,
         track=name(found["track"], problems, "the name of a GPX file") if "track" in found else None,
         track_line=found["track"].line if "track" in found else 0,
         track_column=found["track"].column if "track" in found else 0,
@@ -185,6 +189,21 @@ def _scenario(node: AnyNode, problems: Problems, rules: RuleSet) -> Scenario | N
         expect=expect,
         strict=bool(flag(found["strict"], problems)) if "strict" in found else False,
     )
+
+
+def _phone(node: AnyNode, problems: Problems, said: Mapping[str, AnyNode]) -> Phone | None:
+    """What the track is seen through."""
+    found = fields(node, problems, ("os", "app"), expected="a phone such as {os: ios, app: background}")
+    if found is None:
+        return None
+    if "track" not in said:
+        problems.append(node.problem('a phone delivers a "track", and none is here'))
+    for word in ("os", "app"):
+        if word not in found:
+            problems.append(node.problem(f'"{word}" is missing'))
+    os = choice(found["os"], problems, ("ios", "android")) if "os" in found else None
+    app = choice(found["app"], problems, ("foreground", "background")) if "app" in found else None
+    return None if os is None or app is None else Phone(cast(Os, os), cast(App, app))
 
 
 def _listed(node: AnyNode | None, problems: Problems, what: str) -> tuple[AnyNode, ...]:

@@ -6,11 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Any
 
 import msgspec
 
+from engine.domain.offers.rules import RuleSet
+from engine.domain.people.events import Location
+from engine.domain.phones import Phone, Report, regions, reports, watched_fences
 from engine.formats.gpx import TrackFix
 from engine.formats.scenario import Scenario
 
@@ -47,9 +51,10 @@ def introduction(scenario: Scenario, at: datetime) -> Call:
     return Call(at, "identify", _body(scenario, "identify", at, {"traits": traits}, from_server=False))
 
 
-def calls(scenario: Scenario, fixes: Sequence[TrackFix]) -> Iterator[Call]:
+def calls(scenario: Scenario, fixes: Sequence[TrackFix], rules: RuleSet | None = None) -> Iterator[Call]:
     """All that happens, in order of time. Message ids follow from the scenario, so that a second run
-    on the same database is recognised as a repetition."""
+    on the same database is recognised as a repetition. Of a scenario with a phone, `rules` say which
+    geofences it watches."""
     start = begins_at(scenario, fixes)
     moments: list[tuple[datetime, int, Call]] = []
     for number, event in enumerate(scenario.events):
@@ -57,6 +62,9 @@ def calls(scenario: Scenario, fixes: Sequence[TrackFix]) -> Iterator[Call]:
         body = _body(scenario, f"event-{number}", at, event.body, from_server=event.from_server)
         moments.append((at, 0, Call(at, event.call, body, event.from_server, event.line)))
     shift = start - fixes[0].time if fixes else None
+    if scenario.phone is not None and rules is not None and shift is not None:
+        moments += _delivered(scenario, scenario.phone, fixes, shift, rules)
+        fixes = ()
     for number, fix in enumerate(fixes):
         assert shift is not None
         at = fix.time + shift
@@ -65,6 +73,54 @@ def calls(scenario: Scenario, fixes: Sequence[TrackFix]) -> Iterator[Call]:
         moments.append((at, 1, Call(at, "track", body)))
     for _, _, one in sorted(moments, key=lambda moment: moment[:2]):
         yield one
+
+
+def _delivered(
+    scenario: Scenario, phone: Phone, fixes: Sequence[TrackFix], shift: timedelta, rules: RuleSet
+) -> Iterator[tuple[datetime, int, Call]]:
+    """What such a phone sends of the track, as its SDK does: in batches."""
+    watched = regions(rules.index, watched_fences(rules))
+    sent = reports([location_of(fix, shift) for fix in fixes], watched, phone)
+    for at, batch in groupby(enumerate(sent), key=lambda numbered: numbered[1].sent_at):
+        events = [
+            {"type": "track", **_body(scenario, f"phone-{n}", report.at, reported(report), from_server=False)}
+            for n, report in batch
+        ]
+        for event in events:
+            event["sentAt"] = _stamp(at)
+        yield at, 1, Call(at, "batch", {"batch": events, "sentAt": _stamp(at)})
+
+
+def location_of(fix: TrackFix, shift: timedelta = timedelta(0)) -> Location:
+    """A fix of a track, at its own time or moved by `shift`."""
+    return Location(
+        latitude=fix.latitude,
+        longitude=fix.longitude,
+        accuracy=fix.accuracy_meters or OUTDOOR_ACCURACY_METERS,
+        speed=fix.speed,
+        heading=fix.heading,
+        at=fix.time + shift,
+    )
+
+
+def reported(report: Report) -> dict[str, Any]:
+    """The fields of the event that a phone reports."""
+    location = report.location
+    stated = {"speed": location.speed, "heading": location.heading}
+    where = {
+        "latitude": location.latitude,
+        "longitude": location.longitude,
+        "accuracy": location.accuracy,
+        **{word: value for word, value in stated.items() if value is not None},
+    }
+    if report.region is None:
+        return {"event": "Location Updated", "context": {"location": where}}
+    name = "Geofence Entered" if report.entered else "Geofence Exited"
+    return {"event": name, "properties": {"geofence": report.region}, "context": {"location": where}}
+
+
+def _stamp(at: datetime) -> str:
+    return at.isoformat().replace("+00:00", "Z")
 
 
 def _location(fix: TrackFix) -> dict[str, float]:
@@ -97,7 +153,7 @@ def _body(
                 context["permissions"] = person.device["permissions"]
     if scenario.weather:
         context["weather"] = scenario.weather
-    stamp = at.isoformat().replace("+00:00", "Z")
+    stamp = _stamp(at)
     return {
         **{word: value for word, value in who.items() if value is not None},
         "messageId": f"{scenario.name[:_LONGEST_NAME]}/{number}",

@@ -31,6 +31,7 @@ COMMANDS = {
     "publish": "Make a workspace the active one for engines that follow the database; history, rollback.",
     "pause": "Stop a rule, an offer, a channel or everything, on every engine.",
     "resume": "Let what was stopped go on.",
+    "phone": "Show what a phone would really deliver of a track: fewer fixes, and later.",
     "migrate": "Bring the database's schema up to date; serve does so when it starts.",
     "contract": "Write the OpenAPI document and the JSON Schemas for SDK authors into a folder.",
 }
