@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from random import Random
+from hashlib import blake2b
 from typing import Final, Literal
 
 import msgspec
@@ -100,12 +100,11 @@ def watched_fences(rules: RuleSet) -> frozenset[str]:
 def reports(track: Sequence[Location], places: Sequence[Region], phone: Phone, seed: int = 0) -> list[Report]:
     """What the phone delivers of a track, whose fixes have their times, in order of sending. The
     same track, places, phone and seed give the same."""
-    chance = Random(seed)
     if phone.app == "foreground":
         own = [_as_seen(fix, phone) for fix in track]
         return list(_batched([Report(_time(fix), _time(fix), fix) for fix in own]))
-    heard = _ios(track, places, phone, chance) if phone.os == "ios" else _android(track, places, phone)
-    return _woken(sorted(heard, key=lambda report: report.at), chance)
+    heard = _ios(track, places, phone, seed) if phone.os == "ios" else _android(track, places, phone)
+    return _woken(sorted(heard, key=lambda report: report.at), seed)
 
 
 def _time(fix: Location) -> datetime:
@@ -141,6 +140,12 @@ def _sent(batch: Sequence[Report], at: datetime) -> Iterator[Report]:
         yield msgspec.structs.replace(event, sent_at=at)
 
 
+def _between(least: float, most: float, *names: object) -> float:
+    """A number that the names choose, evenly over all names: chance that a replay meets again."""
+    digest = blake2b(repr(names).encode(), digest_size=8).digest()
+    return least + (most - least) * int.from_bytes(digest, "big") / 2**64
+
+
 def _nearest(places: Sequence[Region], fix: Location, most: int) -> list[Region]:
     return sorted(places, key=lambda p: meters_between(fix.latitude, fix.longitude, p.latitude, p.longitude))[
         :most
@@ -152,9 +157,7 @@ def _is_in(fix: Location, place: Region) -> bool:
     return away <= place.radius_meters
 
 
-def _ios(
-    track: Sequence[Location], places: Sequence[Region], phone: Phone, chance: Random
-) -> Iterator[Report]:
+def _ios(track: Sequence[Location], places: Sequence[Region], phone: Phone, seed: int) -> Iterator[Report]:
     """Significant changes, each of which chooses the regions anew; and what becomes of those."""
     inside: dict[str, bool] = {}
     since: dict[str, datetime] = {}
@@ -180,7 +183,7 @@ def _ios(
             if at - since.setdefault(place.fence, at) >= IOS_STAYS:
                 inside[place.fence] = not inside[place.fence]
                 del since[place.fence]
-                told = at + timedelta(seconds=chance.uniform(*IOS_TELLS))
+                told = at + timedelta(seconds=_between(*IOS_TELLS, seed, place.fence, at))
                 told = last_told[place.fence] = max(told, last_told.get(place.fence, told))
                 where = next((f for f in track[number:] if _time(f) >= told), track[-1])
                 own = msgspec.structs.replace(_as_seen(where, phone), at=told)
@@ -207,13 +210,13 @@ def _android(track: Sequence[Location], places: Sequence[Region], phone: Phone) 
                 yield Report(at, at, _as_seen(fix, phone), place.fence, now)
 
 
-def _woken(events: Sequence[Report], chance: Random) -> list[Report]:
+def _woken(events: Sequence[Report], seed: int) -> list[Report]:
     """Sent right after an app was woken; what was not comes along the next time."""
     sent: list[Report] = []
     late: list[Report] = []
     for event in events:
         late.append(event)
-        if chance.random() >= WAITS_SHARE:
+        if _between(0.0, 1.0, seed, event.region, event.at) >= WAITS_SHARE:
             sent += _sent(late, event.at + timedelta(seconds=2))
             late = []
     if late:
