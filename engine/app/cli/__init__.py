@@ -27,6 +27,7 @@ COMMANDS = {
     "import": "Bring in a file of profiles, purchases, consents, accounts or interactions.",
     "export": "Everything about one person, as JSON or as a page to read.",
     "erase": "Erase one person everywhere; the ledger that keeps backups from bringing them back.",
+    "map": "Draw a track with the geofences along it, and what it set off, as a page.",
     "audiences": "How many people are in which audience, how many they were, and who.",
     "publish": "Make a workspace the active one for engines that follow the database; history, rollback.",
     "pause": "Stop a rule, an offer, a channel or everything, on every engine.",
