@@ -10,6 +10,7 @@ import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from engine.adapters.postgres import audiences
+from engine.adapters.postgres.graph import forget_snapshots
 from engine.adapters.postgres.partitions import drop_old_partitions, make_partitions
 from engine.adapters.postgres.store import Store, StoreError
 
@@ -20,6 +21,9 @@ POSITIONS_AT_ONCE = 5000
 SETTLED_KEPT = timedelta(days=7)
 SIZES_KEPT = timedelta(days=400)
 """Of audiences, by the hour."""
+
+REVERSIBLE = timedelta(days=30)
+"""How long a merge can be taken back."""
 
 log = structlog.get_logger()
 
@@ -36,6 +40,7 @@ async def keep_house(store: Store, retention: Mapping[str, timedelta]) -> None:
         "rejected": lambda: store.fetch("expired_rejected", now - REJECTED_KEPT),
         "rejected_counts": lambda: store.fetch("expired_rejected_counts", (now - REJECTED_KEPT).date()),
         "outbox": lambda: store.fetch("expired_outbox", now - SETTLED_KEPT),
+        "merges": lambda: forget_snapshots(store.pool, now - REVERSIBLE),
         "audiences": lambda: _audience_sizes(store, now),
     }
     for name, step in steps.items():

@@ -25,6 +25,7 @@ COMMANDS = {
     "test": "Play a workspace's scenario tests: no server, no database.",
     "check": "Check a workspace: every problem with its file, line and column.",
     "import": "Bring in a file of profiles, purchases, consents, accounts or interactions.",
+    "identities": "Who a person is and why; and two people who were taken for one.",
     "export": "Everything about one person, as JSON or as a page to read.",
     "erase": "Erase one person everywhere; the ledger that keeps backups from bringing them back.",
     "map": "Draw a track with the geofences along it, and what it set off, as a page.",

@@ -10,7 +10,7 @@ import msgspec
 from litestar import Request, Router, post
 from litestar.datastructures import State
 from litestar.exceptions import ClientException, NotFoundException, ServiceUnavailableException
-from litestar.params import FromPath, Parameter
+from litestar.params import FromPath, QueryParameter
 
 from engine.adapters.postgres.store import StoreError
 from engine.app.engine import Engine
@@ -30,7 +30,7 @@ _FORMATS: dict[str, Format] = {
     "application/vnd.apache.parquet": "parquet",
 }
 
-Said = Annotated[str, Parameter(query="mapping", description="Which column is what: YAML or JSON")]
+Said = Annotated[str, QueryParameter(name="mapping", description="Which column is what: YAML or JSON")]
 
 
 class ImportView(msgspec.Struct, frozen=True, kw_only=True):

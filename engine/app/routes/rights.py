@@ -10,7 +10,7 @@ import msgspec
 from litestar import MediaType, Response, delete, get, post
 from litestar.datastructures import State
 from litestar.exceptions import NotFoundException
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from engine.adapters.postgres import rights as stored
 from engine.adapters.postgres.rights import Receipt
@@ -69,7 +69,10 @@ async def erasure(receipt_id: FromPath[UUID], state: State) -> Receipt:
     summary="Everything about one person, as JSON or as a page",
 )
 async def export(
-    namespace: FromPath[str], value: FromPath[str], state: State, format: Literal["json", "html"] = "json"
+    namespace: FromPath[str],
+    value: FromPath[str],
+    state: State,
+    format: FromQuery[Literal["json", "html"]] = "json",
 ) -> Response[bytes]:
     return await _export(state.engine, namespace, value, format)
 
@@ -78,7 +81,7 @@ async def export(
     "/profiles/export", operation_id="exportNamed", summary="The same, asked for in the body", status_code=200
 )
 async def export_named(
-    data: JSONBody[Lookup], state: State, format: Literal["json", "html"] = "json"
+    data: JSONBody[Lookup], state: State, format: FromQuery[Literal["json", "html"]] = "json"
 ) -> Response[bytes]:
     return await _export(state.engine, data.namespace, data.value, format)
 

@@ -227,6 +227,8 @@ def _joined(
         other = owner_of(key)
         if other is None or other.id in [person.id for person in people] or is_full(other):
             continue
+        if any(other.id in person.apart or person.id in other.apart for person in people):
+            continue
         own = {i.namespace: i.value for i in other.identities if i.namespace in ones}
         own = {name: value for name, value in own.items() if ones[name].on_change == "move"}
         if all(held.get(name, value) == value for name, value in own.items()):

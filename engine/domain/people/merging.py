@@ -171,6 +171,7 @@ UNITED: Mapping[str, Callable[[Profile, Profile, Workspace], Any]] = {
     "locale": _of_last_seen("locale"),
     "cohort": lambda one, other, _: united_cohort(one, other),
     "absorbed": _absorbed,
+    "apart": lambda one, other, _: tuple(dict.fromkeys((*one.apart, *other.apart))),
     "restricted": lambda one, other, _: one.restricted or other.restricted,
 }
 """How each field of the document is united; id, format and version are the survivor's."""

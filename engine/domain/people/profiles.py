@@ -199,6 +199,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     profile that was merged into this one."""
     absorbed: tuple[Absorbed, ...] = ()
     ended: Ended | None = None
+    apart: tuple[str, ...] = ()
+    """Profiles that an operator said are somebody else: never made one with this again."""
     restricted: bool = False
     """Stored, and not used: the person asked for it."""
     erased: bool = False
