@@ -90,7 +90,7 @@ def read_geojson(data: bytes, file: str, sizes: Sizes = Sizes()) -> GeoFile:  # 
     found: list[GeoFeature] = []
     problems: list[Problem] = []
     for index, (feature, (line, column)) in enumerate(zip(features, places, strict=True)):
-        good, errors, notes = _feature(feature, index, (line, column), sizes)
+        good, errors, notes = feature_at(feature, index, (line, column), sizes)
         if good is not None:
             found.append(good)
         where = f"feature {index + 1}: "
@@ -139,10 +139,10 @@ def _features_in(document: Any) -> list[Any] | str:
     return "not GeoJSON: an object with a type, such as FeatureCollection, is expected"
 
 
-def _feature(
+def feature_at(
     feature: Any, index: int, place: tuple[int, int], sizes: Sizes
 ) -> tuple[GeoFeature | None, list[str], list[str]]:
-    """One feature, or None; its errors; what was mended."""
+    """A feature, by its index and its line and column, or None; its errors; what was mended."""
     if not isinstance(feature, dict) or feature.get("type") != "Feature":
         return None, ["not a Feature"], []
     properties = feature.get("properties")

@@ -36,7 +36,7 @@ from engine.formats.workspace_trips import trips
 __all__ = ["MODELS_PREFIX", "Loaded", "load", "read_folder", "revision_of", "workspaces_below"]
 
 _YAML: Final = (".yaml", ".yml")
-_READ: Final = (*_YAML, ".geojson", ".json", ".onnx")
+_READ: Final = (*_YAML, ".geojson", ".json", ".fences", ".onnx")
 _LARGEST_READ_BYTES: Final = 256_000_000
 _REVISION_DIGITS: Final = 16
 

@@ -11,16 +11,19 @@ import msgspec
 from engine.domain.places.fence_index import Fence
 from engine.domain.places.opening import Opening
 from engine.domain.places.shapes import Beacon, Shape
-from engine.formats.geojson import NO_RADIUS, NO_WIDTH, GeoFeature, GeoFile, Sizes, read_geojson
+from engine.formats.fence_file import SUFFIX, read_fences
+from engine.formats.fence_rows import identifier
+from engine.formats.geojson import NO_RADIUS, NO_WIDTH, GeoFile, Sizes, read_geojson
 from engine.formats.located_yaml import AnyNode, Entry, ListNode, MapNode, Scalar
 from engine.formats.problems import Problem, did_you_mean
 from engine.formats.workspace_opening import Hours, opening, zone_of
 from engine.formats.workspace_shapes import SHAPES, radius_in, width_in, written
-from engine.formats.workspace_values import LONGEST_NAME, Problems, fields, name, names, shown
+from engine.formats.workspace_values import Problems, fields, name, names, shown
 
 _SHAPES: Final = (*SHAPES, "file")
 _SIZES: Final = ("radius", "width")
-_SUFFIXES: Final = (".geojson", ".json")
+_GEOJSON: Final = (".geojson", ".json")
+_SUFFIXES: Final = (*_GEOJSON, SUFFIX)
 
 _STANDS_IN: Final = {
     "radius": "a circle's radius stands in it: {circle: {lat: …, lng: …, radius: 60}}",
@@ -123,7 +126,13 @@ class Places:
         id_path = (
             name(found["id"], self._problems, "a path such as properties.name") if "id" in found else None
         )
-        if "id" not in found:
+        is_imported = path is not None and path.endswith(SUFFIX)
+        if is_imported:
+            for word in ("id", *_SIZES):
+                if word in found:
+                    message = f'"{word}" was said when {path} was imported'
+                    self._problems.append(node.entries[word].key.problem(message))
+        elif "id" not in found:
             hint = "add id: properties.name, or another that differs from feature to feature"
             self._problems.append(node.problem('"id" is missing', hint))
         elif id_path is not None and id_path != "id" and not id_path.startswith("properties."):
@@ -135,11 +144,37 @@ class Places:
             self.is_complete = False
             return
         target, data = located
+        if is_imported:
+            self._imported(target, data, tags, stated, hours)
+            return
         read = read_geojson(data, target, sizes)
         self._problems.extend(map(_with_hint, read.problems))
         if any(problem.severity == "error" for problem in read.problems):
             self.is_complete = False
         self._features(read, target, found["id"], id_path or "id", tags, stated, hours)
+
+    def _imported(
+        self, target: str, data: bytes, tags: frozenset[str], stated: dict[str, Any], hours: Hours | None
+    ) -> None:
+        """Places that were examined when they were imported; `tags` are added to their own."""
+        read = read_fences(data, target)
+        if isinstance(read, Problem):
+            self._problems.append(read)
+            self.is_complete = False
+            return
+        for line, fence in enumerate(read, 2):
+            first = self._said.get(fence.id)
+            if first is not None:
+                self._problems.append(Problem(target, line, 1, _twice(fence.id, first)))
+            for tag in fence.tags:
+                self.tags.setdefault(tag, set())
+            self._take(fence.id, (target, line), tags | fence.tags)
+            self.fences[fence.id] = msgspec.structs.replace(
+                fence,
+                tags=tags | fence.tags,
+                properties={**fence.properties, **stated},
+                opening=self._opening(hours, fence.shape),
+            )
 
     def _find(self, node: AnyNode, path: str) -> tuple[str, bytes] | None:
         """The file's name in the workspace, and its content."""
@@ -148,7 +183,7 @@ class Places:
             self._problems.append(node.problem("a file must be within the workspace's folder"))
             return None
         if not target.endswith(_SUFFIXES):
-            hint = f"the name ends with {' or '.join(_SUFFIXES)}"
+            hint = f"the name ends with {', '.join(_GEOJSON)}, or {SUFFIX} for imported ones"
             self._problems.append(node.problem("only GeoJSON files hold geofences", hint))
             return None
         data = self._files.get(target)
@@ -168,7 +203,7 @@ class Places:
         stated: dict[str, Any],
         hours: Hours | None,
     ) -> None:
-        ids = [_id_of(feature, id_path) for feature in read.features]
+        ids = [identifier(feature, id_path) for feature in read.features]
         if None in ids:
             self.is_complete = False
         if ids and not any(ids):
@@ -203,18 +238,6 @@ def plain(node: AnyNode) -> Any:
 
 def _twice(fence_id: str, first: Place) -> str:
     return f'the geofence "{fence_id}" stands twice, first in {first[0]} line {first[1]}'
-
-
-def _id_of(feature: GeoFeature, id_path: str) -> str | None:
-    value: Any = feature.id
-    if id_path != "id":
-        value = feature.properties
-        for word in id_path.split(".")[1:]:
-            value = value.get(word) if isinstance(value, Mapping) else None
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        return None
-    word = str(value).strip()
-    return word if word and len(word) <= LONGEST_NAME else None
 
 
 def _with_hint(problem: Problem) -> Problem:

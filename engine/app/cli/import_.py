@@ -19,11 +19,13 @@ from engine.adapters.postgres.migrations import migrate
 from engine.adapters.postgres.store import StoreError
 from engine.app.cli.check import check_folders, print_problems
 from engine.app.cli.environment import DATABASE_FAULTS, database, errors, fail, read_settings
+from engine.app.cli.import_geofences import bring_geofences
 from engine.app.import_lane import own_lane
 from engine.app.importing import Import, Rejected
 from engine.app.importing_files import Prepared, prepare
 from engine.app.replies import Interrupted
 from engine.app.ruling import Ruling
+from engine.formats.geojson import Sizes
 from engine.formats.import_mapping import KINDS, kind_of
 from engine.formats.import_rows import Unreadable
 from engine.formats.problems import render_all
@@ -39,22 +41,28 @@ def import_(
     mapping: Annotated[Path | None, Parameter(help="YAML: which column is what.")] = None,
     rejected: Annotated[Path | None, Parameter(help="Where rejected rows go; FILE.rejected.jsonl.")] = None,
     json: Annotated[bool, Parameter(help="Print one JSON object.")] = False,
+    id: Annotated[str, Parameter(help="Geofences: where a feature's id stands.")] = "id",
+    radius: Annotated[float | None, Parameter(help="Geofences: of points that state none, metres.")] = None,
+    width: Annotated[float | None, Parameter(help="Geofences: of lines that state none, metres.")] = None,
 ) -> int:
     """Bring in a CSV, JSON Lines or Parquet file, row by row as events. One that was interrupted goes on
-    where it was; the same file again adds nothing.
+    where it was; the same file again adds nothing. Geofences come from GeoJSON or a CSV of circles and
+    become part of the workspace.
 
     Parameters
     ----------
     kind
-        profiles, purchases, consents, accounts or interactions.
+        profiles, purchases, consents, accounts, interactions or geofences.
     file
         The file.
     """
+    settings = read_settings()
+    if kind == "geofences":
+        return bring_geofences(file, Path(settings.rules), id, Sizes(radius, width), rejected, json)
     known = kind_of(kind)
     if known is None:
-        fail(f"{kind!r}: expected one of {', '.join(KINDS)}", 2)
+        fail(f"{kind!r}: expected one of {', '.join(KINDS)}, geofences", 2)
         raise AssertionError
-    settings = read_settings()
     checked = check_folders(Path(settings.rules), Path(settings.models))
     if checked.ruling is None:
         print_problems(checked, errors)
