@@ -58,7 +58,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def stands_alone(self) -> bool:
         """Whether it competes with nothing, and no cap, holdout or quiet hour is asked."""
-        return self.is_action or self.is_contract
+        return self.offer.webhook is not None or self.purpose.basis == "contract"
 
     @property
     def is_action(self) -> bool:

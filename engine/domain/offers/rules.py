@@ -10,30 +10,82 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import datetime, time, timedelta
 from enum import StrEnum
-from typing import Any, Final, Literal
+from typing import Literal
 
 import msgspec
 
-from engine.domain.offers.cron import Cron
+from engine.domain.offers.catalogue import (
+    Budget,
+    CalendarUnit,
+    Converts,
+    InAppMessage,
+    Offer,
+    PushMessage,
+    Render,
+    Variant,
+    Webhook,
+    Window,
+)
 from engine.domain.offers.expressions import Expression, Moment
+from engine.domain.offers.patterns import (
+    ON_A_TRIP,
+    PLACED,
+    Pattern,
+    Schedule,
+    Step,
+    TriggerKind,
+    Watched,
+    audience_change,
+    timed,
+)
 from engine.domain.offers.pauses import NOTHING_PAUSED, Paused
 from engine.domain.offers.propensity import ModelCard
 from engine.domain.places.fence_index import Fence, FenceIndex
 from engine.domain.places.interest import NO_INTEREST, Interest
 
+__all__ = [
+    "ON_A_TRIP",
+    "PLACED",
+    "Audience",
+    "Budget",
+    "CalendarUnit",
+    "Cap",
+    "Channel",
+    "Computed",
+    "ComputedKind",
+    "Converts",
+    "Counted",
+    "During",
+    "InAppMessage",
+    "LocationPrecision",
+    "Namespace",
+    "Offer",
+    "Pattern",
+    "Precision",
+    "Purpose",
+    "PushMessage",
+    "QuietHours",
+    "Render",
+    "Rule",
+    "RuleSet",
+    "Schedule",
+    "SendTime",
+    "Step",
+    "TraitDeclaration",
+    "TraitType",
+    "TriggerKind",
+    "TripPlan",
+    "Variant",
+    "Watched",
+    "Webhook",
+    "Window",
+    "Workspace",
+    "audience_change",
+    "timed",
+]
+
 Channel = Literal["push", "in_app"]
 Counted = Literal["offered", "delivered", "shown"]
-CalendarUnit = Literal["day", "week", "month"]
-Render = Callable[[Mapping[str, Any]], str]
-"""A compiled message template: variables by root name to text. Never raises on missing values."""
-
-
-class Window(msgspec.Struct, frozen=True):
-    """A span to count in: a rolling duration, or a calendar unit of the person's local time."""
-
-    rolling: timedelta | None = None
-    calendar: CalendarUnit | None = None
-    text: str = ""
 
 
 class Cap(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,71 +168,6 @@ class TraitDeclaration(msgspec.Struct, frozen=True, kw_only=True):
     label: str | None = None
 
 
-class TriggerKind(StrEnum):
-    EVENT = "event"
-    PAGE = "page"
-    SCREEN = "screen"
-    ENTER = "enter"
-    EXIT = "exit"
-    AUDIENCE = "audience"
-    """A person entered or left an audience; the trigger's name is `audience_change(…)`."""
-    SCHEDULE = "schedule"
-    """A schedule's time has come for one person; the trigger's name is the rule's id."""
-    DEFERRED = "deferred"
-    """An offer's hour has come; the trigger's name is the rule's id."""
-    WAIT = "wait"
-    """A rule has waited long enough (`for`); the trigger's name is the rule's id."""
-    DWELL = "dwell"
-    APPROACH = "approach"
-    ARRIVING = "arriving"
-    """Somebody on a trip will be there soon; the trigger's name is the trip's, `timed`."""
-    ARRIVED = "arrived"
-
-
-PLACED: Final = frozenset((TriggerKind.ENTER, TriggerKind.EXIT, TriggerKind.DWELL, TriggerKind.APPROACH))
-"""What happens at a geofence."""
-ON_A_TRIP: Final = frozenset((TriggerKind.ARRIVING, TriggerKind.ARRIVED))
-
-
-def timed(fence: str, span: timedelta | None) -> str:
-    """What a trigger at a fence is filed under: its id, and with it how long a stay, or how long
-    before."""
-    return fence if span is None else f"{fence}\n{span.total_seconds():g}"
-
-
-class Schedule(msgspec.Struct, frozen=True):
-    """When, by everybody's own clock, and over how long a time people are spread."""
-
-    cron: Cron
-    over: timedelta
-
-
-class Pattern(msgspec.Struct, frozen=True, kw_only=True):
-    """What sets a rule off or is counted by a computed trait.
-
-    `name` is the event's, page's or screen's; `fences` the ids that `fence:` or `tag:` stands for.
-    `span` is how long a stay must last, or how long before entering an approach is told. With `wait`
-    it sets off that long after the last one, for each value of `by` apart. A `schedule` sets off for
-    everybody in the audience of that `name`.
-    """
-
-    kind: TriggerKind
-    name: str = ""
-    fences: frozenset[str] = frozenset()
-    span: timedelta | None = None
-    condition: Expression | None = None
-    wait: timedelta | None = None
-    by: Expression | None = None
-    schedule: Schedule | None = None
-
-    @property
-    def triggers(self) -> tuple[tuple[TriggerKind, str], ...]:
-        """The keys under which a rule set files what this pattern sets off."""
-        if self.fences:
-            return tuple((self.kind, timed(fence, self.span)) for fence in sorted(self.fences))
-        return ((self.kind, timed(self.name, self.span)),)
-
-
 class TripPlan(msgspec.Struct, frozen=True, kw_only=True):
     """From which event on somebody is on the way, `to` which geofence (by its id or its property
     `store_id`), told apart `by` a value, and until when. `ahead`: how many seconds before they are
@@ -193,27 +180,6 @@ class TripPlan(msgspec.Struct, frozen=True, kw_only=True):
     ends: tuple[Pattern, ...] = ()
     expires: timedelta = timedelta(hours=2)
     ahead: tuple[int, ...] = ()
-
-
-class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """An event that must have happened before (`after`), or must not (`unless`): with the same value
-    of the pattern's `by`, and `within` that time, None for ever. `key` stands for the pattern in the
-    profiles that remember it; `text` tells it to people."""
-
-    key: str
-    pattern: Pattern
-    within: timedelta | None = None
-    text: str = ""
-
-
-class Watched(msgspec.Struct, frozen=True, kw_only=True):
-    """What profiles remember of a pattern that some rule names. `horizon` is how far back any of them
-    looks, None for ever; `stops` are the rules whose waiting it ends, each with its `within`."""
-
-    key: str
-    pattern: Pattern
-    horizon: timedelta | None = None
-    stops: tuple[tuple[str, timedelta | None], ...] = ()
 
 
 class ComputedKind(StrEnum):
@@ -262,95 +228,6 @@ class Audience(msgspec.Struct, frozen=True, kw_only=True):
     ticking: tuple[Computed, ...] = ()
     shifting: tuple[Computed, ...] = ()
     models: frozenset[str] = frozenset()
-
-
-def audience_change(name: str, entered: bool) -> str:
-    """The name of the trigger that somebody entered or left an audience."""
-    return f"{'entered' if entered else 'left'} {name}"
-
-
-class PushMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """Title and body by language tag, the first one being the default; compiled templates."""
-
-    title: Mapping[str, Render]
-    body: Mapping[str, Render]
-    deeplink: Render | None = None
-    image: Render | None = None
-    time_to_live: timedelta = timedelta(hours=4)
-
-    def __repr__(self) -> str:
-        return "PushMessage(…)"
-
-
-class InAppMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """What waits at a place inside the app; texts by language tag as in a push."""
-
-    placement: str
-    title: Mapping[str, Render]
-    body: Mapping[str, Render] = {}
-    deeplink: Render | None = None
-    image: Render | None = None
-
-    def __repr__(self) -> str:
-        return f"InAppMessage({self.placement!r}, …)"
-
-
-class Converts(msgspec.Struct, frozen=True, kw_only=True):
-    """What counts as a conversion of an offer: an event `within` that time after the offer was made."""
-
-    pattern: Pattern
-    within: timedelta
-
-
-class Budget(msgspec.Struct, frozen=True, kw_only=True):
-    """At most `times` of an offer per window, over all people."""
-
-    times: int
-    per: Window
-
-
-class Webhook(msgspec.Struct, frozen=True, kw_only=True):
-    """What an action sends: to the webhook of that name, a JSON object of these compiled templates."""
-
-    name: str
-    body: Mapping[str, Render] = {}
-
-
-class Offer(msgspec.Struct, frozen=True, kw_only=True):
-    """A catalogue item, or an action, which has a `webhook`. Money in the workspace's currency;
-    `propensity` is a model's name or a plain prior; `baseline` a model of buying without the offer.
-    `again_after` is how long after a conversion the offer may be made again, None for never. A unit of
-    the `budget`, or a voucher code of the `pool`, is held for `hold`."""
-
-    id: str
-    purpose: str
-    value: Expression | None = None
-    cost: float = 0.0
-    send_cost: float = 0.0
-    model: str | None = None
-    prior: float | None = None
-    at_least: float = 0.0
-    baseline: str | None = None
-    tags: frozenset[str] = frozenset()
-    starts: datetime | None = None
-    ends: datetime | None = None
-    converts: Converts | None = None
-    again_after: timedelta | None = None
-    budget: Budget | None = None
-    hold: timedelta | None = None
-    pool: str | None = None
-    webhook: Webhook | None = None
-    push: PushMessage | None = None
-    in_app: InAppMessage | None = None
-    file: str = ""
-
-
-class Variant(msgspec.Struct, frozen=True, kw_only=True):
-    """One arm of an experiment: a share of people in (0, 1], and what they are offered."""
-
-    name: str
-    share: float
-    offer: Offer
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
