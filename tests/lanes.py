@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -103,13 +103,14 @@ class Engine:
         self.store = store
         self.rules = rules
         self.now = NOW
+        self.clock: Callable[[], datetime] = lambda: self.now
         self.sends: list[Any] = []
         self.cache = ProfileCache(64 * 1024 * 1024)
         self.pipeline = Pipeline(
             store=store,
             cache=self.cache,
             ruling=lambda: Ruling(self.rules, models),
-            clock=lambda: self.now,
+            clock=lambda: self.clock(),
             secret=secret,
             providers=frozenset({"fcm"}),
             take_sends=lambda sends, _: self.sends.extend(sends),

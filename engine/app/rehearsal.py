@@ -7,7 +7,7 @@ by id, the index of identities, the messages that were seen, the timers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from heapq import heappop, heappush
 from typing import cast
@@ -18,10 +18,11 @@ from engine.app.replies import Pending, Reply
 from engine.app.rounds import decide_units
 from engine.app.ruling import Ruling
 from engine.app.unit import Asked, Turn, Unit, components
+from engine.app.weather import Readings
 from engine.domain.decide import Observation, Verdict
 from engine.domain.offers.decisions import Decision
 from engine.domain.people import identity
-from engine.domain.people.events import Event, Location
+from engine.domain.people.events import Event, Location, Sender
 from engine.domain.people.profiles import PROFILE_NAMESPACE, IdentityKey, Profile, bucket_of
 from engine.domain.people.timers import Timer
 
@@ -56,6 +57,8 @@ class Rehearsal:
         self._timers: dict[tuple[str, str], Timer] = {}
         self._due: list[tuple[datetime, bool, str, str]] = []
         """A heap of when, paced, profile and timer; one that was moved or called off stays in it."""
+        self._made: set[str] = set()
+        """The ids of all that was offered or done."""
         self._secret = secret
         for profile in profiles:
             self.enrol(profile)
@@ -98,8 +101,45 @@ class Rehearsal:
         self._timers[profile_id, timer.id] = timer
         heappush(self._due, (timer.due_at, timer.paced, profile_id, timer.id))
 
-    def advance(self, to: datetime) -> list[Told]:
-        """Lets time pass up to `to`, inclusive: each timer fires at its own time."""
+    def fork(self) -> Rehearsal:
+        """The same moment once more, to go on from in another way."""
+        other = Rehearsal(self.ruling, secret=self._secret)
+        other.profiles, other._owners = self.profiles.copy(), self._owners.copy()
+        other._seen, other._timers, other._due = self._seen.copy(), self._timers.copy(), self._due.copy()
+        other._made = self._made.copy()
+        return other
+
+    def awaits(self, profile_id: str, event: Event) -> bool:
+        """Whether it is the event of a timer that is set."""
+        timer = self._timers.get((profile_id, event.message_id.rpartition("@")[0]))
+        return timer is not None and timer.event.message_id == event.message_id
+
+    def has_made(self, decision: str) -> bool:
+        """Whether something was offered or done by that id."""
+        return decision in self._made
+
+    def retell(
+        self, profile_id: str, event: Event, now: datetime, newest: Location | None, weather: Readings
+    ) -> list[Told]:
+        """One event of a log, in a tick of its own. What the engine itself told goes to the profile that
+        it went to."""
+        keys: tuple[IdentityKey, ...] = ((PROFILE_NAMESPACE, profile_id),)
+        timer = None
+        if event.sender is not Sender.ENGINE:
+            keys = identity.keys_of(event, self.ruling.rules.workspace.namespaces) or keys
+        elif self.awaits(profile_id, event):
+            timer = (bucket_of(profile_id), profile_id, event.message_id.rpartition("@")[0], event.timestamp)
+        pending = Pending(event=event, reply=_NOBODY, keys=keys, newest=newest, timer=timer)
+        return self._tick([pending], now, weather)
+
+    def advance(
+        self,
+        to: datetime,
+        spared: Callable[[str, str], bool] = lambda profile_id, message_id: False,
+        weather: Readings | None = None,
+    ) -> list[Told]:
+        """Lets time pass up to `to`, inclusive: each timer fires at its own time, but those whose profile
+        and message are `spared`."""
         told: list[Told] = []
         while self._due and self._due[0][0] <= to:
             moment, paced = self._due[0][:2]
@@ -107,9 +147,13 @@ class Rehearsal:
             while self._due and self._due[0][:2] == (moment, paced):
                 _, _, profile_id, identifier = heappop(self._due)
                 timer = self._timers.get((profile_id, identifier))
-                if timer is not None and timer.due_at == moment:
+                if (
+                    timer is not None
+                    and timer.due_at == moment
+                    and not spared(profile_id, timer.event.message_id)
+                ):
                     batch.append(self._fired(profile_id, timer, len(batch)))
-            told += self._tick(batch, moment)
+            told += self._tick(batch, moment, weather)
         return told
 
     def _fired(self, profile_id: str, timer: Timer, position: int) -> Pending:
@@ -129,7 +173,7 @@ class Rehearsal:
             timer=(bucket_of(profile_id), profile_id, timer.id, timer.due_at),
         )
 
-    def _tick(self, batch: list[Pending], now: datetime) -> list[Told]:
+    def _tick(self, batch: list[Pending], now: datetime, weather: Readings | None = None) -> list[Told]:
         """Ticks until nothing is left: what changes identities commits alone, as in a lane."""
         told: dict[int, Told] = {}
         events = len(batch)
@@ -140,7 +184,12 @@ class Rehearsal:
             )
 
         turn = Turn(
-            rules=self.ruling.rules, now=now, lease="", providers=frozenset(), is_kept=lambda decision: False
+            rules=self.ruling.rules,
+            now=now,
+            lease="",
+            providers=frozenset(),
+            is_kept=lambda decision: False,
+            weather=weather,
         )
         while batch:
             asked = [Asked(one, identity.lookups(one.event, one.keys)) for one in batch]
@@ -163,6 +212,7 @@ class Rehearsal:
             return [*unit.done, *unit.left]
         for profile in unit.written.values():
             self.enrol(msgspec.structs.replace(profile, version=profile.version + 1))
+        self._made.update(send.id for send in unit.sends)
         for _, profile_id, identifier, due_at in unit.rung:
             timer = self._timers.get((profile_id, identifier))
             if timer is not None and timer.due_at == due_at:

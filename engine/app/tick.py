@@ -181,7 +181,7 @@ class Pipeline:
                 now=now,
                 lease=str(uuid4()),
                 providers=self._providers,
-                is_kept=_is_kept,
+                is_kept=is_kept,
                 weather=self._weather,
             )
             decide_units(units, ruling, turn, time.perf_counter() + DECIDE_BUDGET_SECONDS)
@@ -380,7 +380,7 @@ def _meetings(
     return sorted(met)
 
 
-def _is_kept(decision: Decision) -> bool:
+def is_kept(decision: Decision) -> bool:
     """Whether to store a decision: all that tell something, and a sample of the others, chosen by
     the id so that a replay chooses the same."""
     return is_worth_telling(decision) or int(decision.id[-4:], 16) < SAMPLED_SHARE * 0x10000

@@ -13,7 +13,7 @@ from engine.adapters.postgres.rows import Commit, DecisionRow, EventRow, Shared,
 from engine.app.rendering import render_body, render_in_app, render_push
 from engine.app.replies import Pending
 from engine.app.unit_rows import NOWHERE, call_of, facts_of, member_rows, outbox_row, send_of
-from engine.app.weather import Weather, sky
+from engine.app.weather import Readings, sky
 from engine.domain import decide
 from engine.domain.decide import Observation, Verdict
 from engine.domain.offers.decisions import Decision, Message
@@ -44,7 +44,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     lease: str
     providers: frozenset[str]
     is_kept: Callable[[Decision], bool]
-    weather: Weather | None = None
+    weather: Readings | None = None
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -264,6 +264,8 @@ class Unit:
         event, profile = seen.event, verdict.profile
         bucket = bucket_of(profile.id)
         facts = facts_of(base, scores, seen, pending, turn.now, turn.rules)
+        if len(self.written) > 1:  # whose turn it was matters only between several people
+            facts["place"] = len(self._event_rows)
         self._event_rows.append(
             EventRow(
                 bucket=bucket,

@@ -11,7 +11,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import h3.api.basic_int as h3
 import msgspec
@@ -108,7 +108,14 @@ class Weather:
                 del self._cells[number]
 
 
-def sky(rules: RuleSet, seen: Observation, now: datetime, weather: Weather | None) -> Mapping[str, Any]:
+class Readings(Protocol):
+    """Where the weather is read: the service's, or as it was recorded."""
+
+    def at(self, latitude: float, longitude: float) -> Mapping[str, float]:
+        """The reading of a place, empty where there is none."""
+
+
+def sky(rules: RuleSet, seen: Observation, now: datetime, weather: Readings | None) -> Mapping[str, Any]:
     """`weather` of expressions where the person is, as far as that is known: the sun's times, and the
     reading. Empty where no rule reads it. A fix asks for its cell even if nothing is decided on it, so
     that the reading is here when something is."""

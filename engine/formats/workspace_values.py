@@ -245,6 +245,15 @@ def duration(node: AnyNode, problems: Problems, *, months: bool = False) -> time
     return None
 
 
+def duration_of(text: str) -> timedelta | None:
+    """`90s`, `5m`, `2h`, `7d` as a command takes it; None for anything else."""
+    found = _DURATION.fullmatch(text)
+    if found is None or found[2] == "mo":
+        return None
+    span = float(found[1]) * _UNITS[found[2]]
+    return span if timedelta(0) < span <= LONGEST_DURATION else None
+
+
 def _meant_duration(raw: str) -> str | None:
     spoken = _SPOKEN_DURATION.fullmatch(raw.strip())
     known = _SPOKEN_UNITS.get(spoken[2].lower()) if spoken else None

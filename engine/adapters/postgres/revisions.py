@@ -83,6 +83,10 @@ class Revisions:
         """The newest first."""
         return [Publication(*row) for row in await self._fetch("history", limit)]
 
+    async def used(self) -> list[str]:
+        """The revisions that anything in the event log was decided by."""
+        return [row["id"] for row in await self._fetch("used")]
+
     async def named(self, beginning: str) -> list[str]:
         """The kept revisions whose id begins so; two at most."""
         return [row["id"] for row in await self._fetch("named", beginning)]

@@ -25,6 +25,10 @@ SELECT pg_notify('viewfinder', $1);
 -- name: history
 SELECT p.id, p.revision, p.published_at, p.how FROM publications p ORDER BY p.id DESC LIMIT $1;
 
+-- name: used
+-- What the event log was decided by.
+SELECT DISTINCT facts->>'revision' AS id FROM events;
+
 -- name: files
 SELECT files FROM revisions WHERE id = $1;
 

@@ -30,6 +30,7 @@ COMMANDS = {
     "erase": "Erase one person everywhere; the ledger that keeps backups from bringing them back.",
     "map": "Draw a track with the geofences along it, and what it set off, as a page.",
     "audiences": "How many people are in which audience, how many they were, and who.",
+    "backtest": "Try new rules on what people really did, side by side with what is active.",
     "publish": "Make a workspace the active one for engines that follow the database; history, rollback.",
     "pause": "Stop a rule, an offer, a channel or everything, on every engine.",
     "resume": "Let what was stopped go on.",

@@ -1,0 +1,167 @@
+"""The past once more: the active rules make every recorded decision again, to the byte."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import asyncpg
+
+from engine.adapters.postgres.history import History
+from engine.app.backtest import Agreement, Backtest, play
+from engine.app.ruling import Ruling
+from engine.app.tick import is_kept
+from engine.app.timers import Timers
+from engine.domain.people.events import Device, Event, Kind
+from tests import lanes
+from tests.lanes import CAFE, FAR, NOW, event
+
+WORKSPACE = b"""
+timezone: Europe/Dublin
+currency: EUR
+quiet_hours: {from: "21:00", to: "08:00", then: drop}
+caps:
+  - {channel: push, times: 5, per: day}
+traits:
+  first_name: {type: string}
+computed:
+  orders: {count: Order Completed}
+  spend: {sum: event.properties.revenue, of: Order Completed}
+  visits: {count: {enter: {tag: cafe}}, within: 30d}
+audiences:
+  regulars: profile.orders >= 3
+"""
+RULES = b"""
+geofences:
+  cafe: {circle: {lat: 52.66, lng: -8.62, radius: 60}, tags: [cafe]}
+offers:
+  latte:
+    purpose: marketing
+    propensity: 0.5
+    value: 3.0
+    cost: 1.0
+    send_cost: 0.01
+    converts: {event: Order Completed, within: 1h}
+    again_after: 1d
+    message: {push: {title: "Hi {{ profile.first_name }}", body: "{{ profile.spend }}"}}
+  thanks:
+    purpose: marketing
+    propensity: {model: redeem, at_least: 0.3}
+    message: {push: {title: T, body: b}}
+  cart: {purpose: marketing, message: {push: {title: Your cart, body: b}}}
+rules:
+  cafe: {when: {enter: {tag: cafe}}, offer: latte, cap: {times: 2, per: 7d}}
+  thanks: {when: Thank Me, if: profile.orders > 0, offer: thanks, cap: {times: 3, per: 7d}}
+  cart: {when: {event: Cart Updated, for: 10m}, unless: {event: Order Completed}, offer: cart}
+  regular: {when: {audience: regulars, change: entered}, offer: latte}
+"""
+OTHER = RULES.replace(b"cap: {times: 2, per: 7d}", b"cap: {times: 1, per: 7d}").replace(b"at_least: 0.3", b"at_least: 0.1")
+CARD = lanes.MODEL_CARD
+PEOPLE = [f"p{n}" for n in range(60)]
+SECRET = b"0123456789abcdef0123456789abcdef"
+
+
+class Rising:
+    """A model: the more orders, the likelier; none for those who have none."""
+
+    def predict(self, rows: Sequence[Sequence[float]]) -> list[float | None]:
+        return [min(0.9, row[0] / 7) if row[0] > 0 else None for row in rows]
+
+
+def ruling(rules: bytes = RULES) -> Ruling:
+    loaded = lanes.load(
+        {"workspace.yaml": WORKSPACE, "rules.yaml": rules}, {"redeem.yaml": CARD, "redeem.onnx": b""}
+    )
+    assert loaded.rule_set is not None, loaded.problems
+    return Ruling(loaded.rule_set, {"redeem": Rising()})
+
+
+def life(chance: random.Random, now: datetime) -> Event:
+    """Something that one of them does."""
+    user = chance.choice(PEOPLE)
+    at = now - timedelta(seconds=chance.choice((0, 0, 1, 40, 900)))
+    match chance.randrange(9):
+        case 0:
+            device = Device(id=f"{chance.choice(PEOPLE)}-phone", type="android", token=f"t{chance.random()}")
+            return event(Kind.IDENTIFY, user=user, device=device, at=at, traits={"first_name": user.upper()})
+        case 1:
+            return event(Kind.IDENTIFY, user=user, at=at, consent={"marketing": chance.random() < 0.9})
+        case 2:
+            return event(Kind.IDENTIFY, user=user, anonymous=f"a{chance.randrange(40)}", at=at)
+        case 3:
+            properties = {"revenue": chance.randrange(1, 50)}
+            return event(name="Order Completed", user=user, properties=properties, at=at)
+        case 4:
+            return event(name="Thank Me", anonymous=f"a{chance.randrange(40)}", at=at)
+        case 5:
+            return event(name="Thank Me", user=user, at=at)
+        case 6:
+            return event(name="Cart Updated", user=user, at=at)
+        case _:
+            return event(name="Location Updated", user=user, location=chance.choice((CAFE, FAR)), at=at)
+
+
+async def lived(dsn: str, events: int, seed: int = 1) -> tuple[datetime, datetime]:
+    """Days of many people on a real lane, with timers that fire; when it began and ended."""
+    chance = random.Random(seed)
+    rules = ruling()
+    async with lanes.engine(dsn, rules.rules, dict(rules.models)) as engine:
+        reading = itertools.count()
+        # As a real clock has it, no two ticks are at the same time.
+        engine.clock = lambda: engine.now + timedelta(microseconds=next(reading))
+        timers = Timers(engine.store, engine.lane, engine.clock)
+        await engine.send(*(lanes.arrival(user) for user in PEOPLE))
+        consent = {"marketing": True, "location": True}
+        await engine.send(*(event(Kind.IDENTIFY, user=user, consent=consent) for user in PEOPLE))
+        done = 0
+        while done < events:
+            engine.now += timedelta(seconds=chance.randrange(1, 600))
+            await timers.fire_due()
+            batch = [life(chance, engine.now) for _ in range(chance.randrange(1, 40))]
+            replies = [engine.submit(one) for one in batch]
+            await asyncio.gather(*(asyncio.wait_for(reply.done, 60) for reply in replies))
+            done += len(batch)
+        return NOW, engine.now
+
+
+async def tried(dsn: str, active: Ruling, other: Ruling, since: datetime) -> dict[str, Any]:
+    connection = await asyncpg.connect(dsn)
+    try:
+        history = History(connection)
+        assert await history.choose(None) == 0
+        backtest = Backtest(
+            active=active,
+            tried=other,
+            ruling_of=lambda revision: active,
+            since=since,
+            told=await history.told(since),
+            agreement=Agreement(await history.decided(since, active.rules.revision), is_kept),
+            secret=SECRET,
+        )
+        await play(backtest, history.log(), lambda done: None)
+        return backtest.report(("active", "tried"))
+    finally:
+        await connection.close()
+
+
+async def test_the_active_rules_make_every_decision_again(postgres_dsn: str) -> None:
+    began, ended = await lived(postgres_dsn, 4000)
+    report = await tried(postgres_dsn, ruling(), ruling(OTHER), began + (ended - began) / 2)
+    history = report["history"]
+    assert history["recorded"] > 500
+    assert history | {"recorded": 0, "reproduced": 0} == {
+        "recorded": 0,
+        "reproduced": 0,
+        "differing": 0,
+        "missing": 0,
+        "unknown": 0,
+        "examples": [],
+    }
+    assert history["reproduced"] == history["recorded"]
+    assert {"no_consent", "capped"} <= set(report["active"]["suppressed"])
+    assert {made["rule"] for made in report["active"]["rules"]} == {"cafe", "thanks", "cart", "regular"}
+    assert report["changes"]
