@@ -4,20 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import random
+import shutil
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import asyncpg
+import pytest
+from playwright.sync_api import sync_playwright
 
 from engine.adapters.postgres.history import History
+from engine.app import rulesets
 from engine.app.backtest import Agreement, Backtest, play
 from engine.app.ruling import Ruling
 from engine.app.tick import is_kept
 from engine.app.timers import Timers
 from engine.domain.people.events import Device, Event, Kind
-from tests import lanes
+from tests import lanes, served
+from tests.conftest import open_folder
 from tests.lanes import CAFE, FAR, NOW, event
 
 WORKSPACE = b"""
@@ -59,7 +66,9 @@ rules:
   cart: {when: {event: Cart Updated, for: 10m}, unless: {event: Order Completed}, offer: cart}
   regular: {when: {audience: regulars, change: entered}, offer: latte}
 """
-OTHER = RULES.replace(b"cap: {times: 2, per: 7d}", b"cap: {times: 1, per: 7d}").replace(b"at_least: 0.3", b"at_least: 0.1")
+OTHER = RULES.replace(b"cap: {times: 2, per: 7d}", b"cap: {times: 1, per: 7d}").replace(
+    b"at_least: 0.3", b"at_least: 0.1"
+)
 CARD = lanes.MODEL_CARD
 PEOPLE = [f"p{n}" for n in range(60)]
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -105,10 +114,9 @@ def life(chance: random.Random, now: datetime) -> Event:
             return event(name="Location Updated", user=user, location=chance.choice((CAFE, FAR)), at=at)
 
 
-async def lived(dsn: str, events: int, seed: int = 1) -> tuple[datetime, datetime]:
+async def lived(dsn: str, events: int, rules: Ruling) -> tuple[datetime, datetime]:
     """Days of many people on a real lane, with timers that fire; when it began and ended."""
-    chance = random.Random(seed)
-    rules = ruling()
+    chance = random.Random(1)
     async with lanes.engine(dsn, rules.rules, dict(rules.models)) as engine:
         reading = itertools.count()
         # As a real clock has it, no two ticks are at the same time.
@@ -149,7 +157,7 @@ async def tried(dsn: str, active: Ruling, other: Ruling, since: datetime) -> dic
 
 
 async def test_the_active_rules_make_every_decision_again(postgres_dsn: str) -> None:
-    began, ended = await lived(postgres_dsn, 4000)
+    began, ended = await lived(postgres_dsn, 4000, ruling())
     report = await tried(postgres_dsn, ruling(), ruling(OTHER), began + (ended - began) / 2)
     history = report["history"]
     assert history["recorded"] > 500
@@ -165,3 +173,73 @@ async def test_the_active_rules_make_every_decision_again(postgres_dsn: str) -> 
     assert {"no_consent", "capped"} <= set(report["active"]["suppressed"])
     assert {made["rule"] for made in report["active"]["rules"]} == {"cafe", "thanks", "cart", "regular"}
     assert report["changes"]
+
+
+def test_the_command_tells_it_in_figures_and_on_a_page(postgres: str) -> None:
+    """The page is opened in a real browser, and needs nothing but itself."""
+    rules = RULES.replace(b"propensity: {model: redeem, at_least: 0.3}", b"propensity: 0.5")
+    with open_folder() as folder, served.database(postgres, "backtested") as dsn:
+        active = served.write_workspace(folder / "active" / "rules", WORKSPACE, rules)
+        other = served.write_workspace(
+            folder / "other" / "rules", WORKSPACE, rules.replace(b"times: 3, per: 7d", b"times: 1, per: 7d")
+        )
+        published = served.command(folder, "publish", str(active), dsn=dsn)
+        assert published.returncode == 0, published.stderr
+        checked = rulesets.check(active, folder / "none")
+        assert checked.ruling is not None
+        asyncio.run(lived(dsn, 600, checked.ruling))
+
+        page = folder / "report.html"
+        ended = served.command(
+            folder, "backtest", str(other), "--since", "3000d", "--html", str(page), "--json", dsn=dsn
+        )
+        assert ended.returncode == 0, ended.stderr
+        report = json.loads(ended.stdout)
+        history = report["history"]
+        assert history["recorded"] == history["reproduced"] > 50
+        assert history["differing"] == history["missing"] == history["unknown"] == 0
+        assert report["active"]["offered"] > report["tried"]["offered"]
+        assert report["changes"][0]["rule"] == "thanks"
+        assert report["changes"][0]["before"] > report["changes"][0]["after"]
+
+        shown = served.command(folder, "backtest", str(other), "--since", "3000d", dsn=dsn)
+        assert "biggest changes" in shown.stdout
+        assert "to the byte" in shown.stdout
+        few = served.command(
+            folder, "backtest", str(other), "--since", "3000d", "--profiles", "10", "--json", dsn=dsn
+        )
+        assert 0 < json.loads(few.stdout)["replayed"] < report["replayed"]
+        assert served.command(folder, "backtest", str(other), "--since", "soon", dsn=dsn).returncode == 2
+        seen = look_at(page)
+    assert "Backtest: " in seen["title"]
+    assert seen["requests"] == [f"file://{page}"]
+    assert not seen["errors"]
+    assert seen["bars"] >= 8
+    assert seen["widest"] > 100
+
+
+def look_at(page: Path) -> dict[str, Any]:
+    """What a browser makes of a file."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no browser here: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        tab = browser.new_page()
+        requests: list[str] = []
+        errors: list[str] = []
+        tab.on("request", lambda request: requests.append(request.url))
+        tab.on("pageerror", lambda error: errors.append(str(error)))
+        tab.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        tab.goto(f"file://{page}")
+        bars = tab.locator("svg rect")
+        widths = [bars.nth(n).bounding_box() for n in range(bars.count())]
+        seen = {
+            "title": tab.title(),
+            "requests": [url for url in requests if not url.startswith("data:")],
+            "errors": errors,
+            "bars": bars.count(),
+            "widest": max(box["width"] for box in widths if box is not None),
+        }
+        browser.close()
+    return seen

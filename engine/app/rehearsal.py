@@ -19,6 +19,7 @@ from engine.app.rounds import decide_units
 from engine.app.ruling import Ruling
 from engine.app.unit import Asked, Turn, Unit, components
 from engine.app.weather import Readings
+from engine.domain.candidates import Slots
 from engine.domain.decide import Observation, Verdict
 from engine.domain.offers.decisions import Decision
 from engine.domain.people import identity
@@ -119,7 +120,13 @@ class Rehearsal:
         return decision in self._made
 
     def retell(
-        self, profile_id: str, event: Event, now: datetime, newest: Location | None, weather: Readings
+        self,
+        profile_id: str,
+        event: Event,
+        now: datetime,
+        newest: Location | None,
+        weather: Readings,
+        slots: Slots,
     ) -> list[Told]:
         """One event of a log, in a tick of its own. What the engine itself told goes to the profile that
         it went to."""
@@ -129,7 +136,7 @@ class Rehearsal:
             keys = identity.keys_of(event, self.ruling.rules.workspace.namespaces) or keys
         elif self.awaits(profile_id, event):
             timer = (bucket_of(profile_id), profile_id, event.message_id.rpartition("@")[0], event.timestamp)
-        pending = Pending(event=event, reply=_NOBODY, keys=keys, newest=newest, timer=timer)
+        pending = Pending(event=event, reply=_NOBODY, keys=keys, newest=newest, timer=timer, slots=slots)
         return self._tick([pending], now, weather)
 
     def advance(

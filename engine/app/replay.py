@@ -14,6 +14,7 @@ import msgspec
 
 from engine.app.rehearsal import Rehearsal, Told
 from engine.app.ruling import Predictor, Ruling
+from engine.domain.candidates import NO_SLOTS, Slots
 from engine.domain.offers.pauses import NOTHING_PAUSED, Pause, paused
 from engine.domain.people.events import Event, Location, Sender
 
@@ -43,6 +44,7 @@ class Facts(msgspec.Struct, frozen=True):
     weather: Mapping[str, Any] = {}
     newest: Place | None = None
     paused: tuple[Pause, ...] = ()
+    slots: Slots = NO_SLOTS
 
     def __repr__(self) -> str:
         return f"Facts(now={self.now}, revision={self.revision!r})"
@@ -170,7 +172,7 @@ class Replay:
         self.rehearsal.ruling = self._ready(ruling, facts.paused)
         newest = facts.newest
         fix = Location(latitude=newest.latitude, longitude=newest.longitude) if newest is not None else None
-        return self.rehearsal.retell(row.profile_id, event, facts.now, fix, self._sky)
+        return self.rehearsal.retell(row.profile_id, event, facts.now, fix, self._sky, facts.slots)
 
     def _ready(self, ruling: Ruling, pauses: tuple[Pause, ...]) -> Ruling:
         key = (id(ruling), tuple(pause.id for pause in pauses))
