@@ -26,6 +26,8 @@ COMMANDS = {
     "check": "Check a workspace: every problem with its file, line and column.",
     "identities": "Who a person is and why; and two people who were taken for one.",
     "import": "Bring in a file of profiles, purchases, consents, accounts, interactions or geofences.",
+    "tokens": "Who may use /admin, by name and role.",
+    "privacy": "The records of processing, and the audit log.",
     "export": "Everything about one person, as JSON or as a page to read.",
     "erase": "Erase one person everywhere; the ledger that keeps backups from bringing them back.",
     "map": "Draw a track with the geofences along it, and what it set off, as a page.",

@@ -12,6 +12,7 @@ from typing import Annotated
 import msgspec
 from cyclopts import Parameter
 
+from engine.adapters.postgres import audit
 from engine.adapters.postgres import rights as stored
 from engine.adapters.postgres.migrations import migrate
 from engine.adapters.postgres.rights import Receipt
@@ -91,7 +92,9 @@ async def _opened(dsn: str) -> tuple[Store, bytes]:
 async def _one(dsn: str, key: IdentityKey, scan: bool, json: bool) -> int:
     store, secret = await _opened(dsn)
     try:
-        erased = await rights.erase(store.pool, key, secret, datetime.now(UTC))
+        now = datetime.now(UTC)
+        await audit.append(store.pool, "command", "erase", now, stored.hash_of(secret, key))
+        erased = await rights.erase(store.pool, key, secret, now)
         if erased is None:
             fail("nobody by that identity", 1)
             raise AssertionError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +12,9 @@ from typing import Annotated, Literal
 import msgspec
 from cyclopts import Parameter
 
+from engine.adapters.postgres import audit
 from engine.adapters.postgres.migrations import migrate
+from engine.adapters.postgres.rights import hash_of
 from engine.adapters.postgres.store import StoreError, connect
 from engine.app import rights
 from engine.app.cli.environment import DATABASE_FAULTS, database, fail, read_settings
@@ -59,6 +62,9 @@ async def _export(dsn: str, key: IdentityKey) -> rights.Exported | None:
     await migrate(dsn)
     store = await connect(dsn)
     try:
-        return await rights.export(store.pool, key, datetime.now(UTC))
+        secret = await store.secret(secrets.token_bytes(32))
+        now = datetime.now(UTC)
+        await audit.append(store.pool, "command", "export", now, hash_of(secret, key))
+        return await rights.export(store.pool, key, now)
     finally:
         await store.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,8 +14,10 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
+from engine.adapters.postgres import audit
 from engine.adapters.postgres.graph import Graph, graph
 from engine.adapters.postgres.migrations import migrate
+from engine.adapters.postgres.rights import hash_of
 from engine.adapters.postgres.store import StoreError, connect
 from engine.app.cli.check import check_folders, print_problems
 from engine.app.cli.environment import DATABASE_FAULTS, database, errors, fail, read_settings
@@ -84,6 +87,9 @@ async def _run(dsn: str, action: str, namespace: str, value: str, rules: RuleSet
     store = await connect(dsn)
     key = normal((namespace, value), rules.workspace.namespaces)
     try:
+        secret = await store.secret(secrets.token_bytes(32))
+        now, person = datetime.now(UTC), hash_of(secret, key)
+        await audit.append(store.pool, "command", f"identities {action}", now, person)
         if action == "split":
             return await split(store.pool, key, rules, datetime.now(UTC))
         return await graph(store.pool, key)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hmac
 from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
 from litestar import Router, get, post
-from litestar.connection import ASGIConnection
 from litestar.datastructures import State
-from litestar.exceptions import NotAuthorizedException, NotFoundException
+from litestar.exceptions import NotFoundException
 from litestar.handlers import BaseRouteHandler
 from litestar.params import FromPath, JSONBody, Parameter
 
 from engine.app import profile_reading
+from engine.app.admin_access import admin_only
 from engine.app.engine import Engine
 from engine.app.routes import operations
 
@@ -30,19 +29,6 @@ class Lookup(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"Lookup({self.namespace!r}, …)"
-
-
-def admin_only(connection: ASGIConnection[Any, Any, Any, Any], _route: BaseRouteHandler) -> None:
-    """401 without the admin token."""
-    engine: Engine = connection.app.state.engine
-    scheme, _, token = connection.headers.get("authorization", "").partition(" ")
-    expected = engine.admin_token
-    if (
-        scheme.lower() != "bearer"
-        or not expected
-        or not hmac.compare_digest(token.encode(), expected.encode())
-    ):
-        raise NotAuthorizedException("an admin token is needed: Authorization: Bearer TOKEN")
 
 
 @get("/profiles/{namespace:str}/{value:str}", operation_id="profile", summary="A profile")

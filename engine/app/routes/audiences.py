@@ -13,8 +13,9 @@ from litestar.exceptions import NotFoundException
 from litestar.params import FromPath, Parameter
 
 from engine.adapters.postgres import audiences as stored
+from engine.app.admin_access import admin_only
 from engine.app.engine import Engine
-from engine.app.routes.admin import Limit, admin_only
+from engine.app.routes.admin import Limit
 
 Days = Annotated[int, Parameter(ge=1, le=400, description="How many days back")]
 After = Annotated[UUID | None, Parameter(description="Only those behind this profile")]

@@ -13,11 +13,11 @@ from litestar.exceptions import ClientException, NotFoundException, ServiceUnava
 from litestar.params import FromPath, QueryParameter
 
 from engine.adapters.postgres.store import StoreError
+from engine.app.admin_access import admin_only
 from engine.app.engine import Engine
 from engine.app.importing import Rejected
 from engine.app.importing_files import bring_in, prepare_open
 from engine.app.replies import Interrupted
-from engine.app.routes.admin import admin_only
 from engine.formats.import_mapping import KINDS, kind_of
 from engine.formats.import_rows import Format, Unreadable
 

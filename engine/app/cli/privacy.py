@@ -1,0 +1,77 @@
+"""`viewfinder privacy`: the records of processing, and the audit log."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from cyclopts import Parameter
+
+from engine.adapters.postgres import audit
+from engine.adapters.postgres.migrations import migrate
+from engine.adapters.postgres.store import StoreError, connect
+from engine.app.cli.check import check_folders, print_problems
+from engine.app.cli.environment import DATABASE_FAULTS, database, errors, fail, read_settings
+from engine.app.processing_report import markdown, processing
+
+_json = msgspec.json.Encoder().encode
+
+
+def privacy(
+    action: Literal["report", "audit", "verify"] = "report",
+    /,
+    *,
+    json: Annotated[bool, Parameter(help="Print JSON.")] = False,
+) -> int:
+    """The records of processing, or who looked at whom and changed what.
+
+    Parameters
+    ----------
+    action
+        report: what is known of people, for which purposes, who gets it and for how long, from the
+        workspace. audit: the log, a line each. verify: whether the log is as it was written.
+    """
+    settings = read_settings()
+    if action == "report":
+        checked = check_folders(Path(settings.rules), Path(settings.models))
+        if checked.ruling is None:
+            print_problems(checked, errors)
+            return 1
+        found = processing(checked.ruling.rules)
+        sys.stdout.write(_json(found).decode() + "\n" if json else markdown(found))
+        return 0
+    with database(settings) as dsn:
+        try:
+            return asyncio.run(_audit(dsn, action, json))
+        except (*DATABASE_FAULTS, StoreError) as fault:
+            fail(f"the database: {fault}", 1)
+            raise
+
+
+async def _audit(dsn: str, action: str, json: bool) -> int:
+    await migrate(dsn)
+    store = await connect(dsn)
+    try:
+        if action == "verify":
+            broken = await audit.broken_at(store.pool)
+            if json:
+                sys.stdout.write(_json({"brokenAt": broken}).decode() + "\n")
+            elif broken is None:
+                sys.stdout.write("every entry is as it was written\n")
+            else:
+                sys.stdout.write(f"entry {broken} is not what it was, or is missing\n")
+            return 0 if broken is None else 1
+        async for entry in audit.entries(store.pool):
+            person = entry.person.hex() if entry.person else ""
+            if json:
+                told = {"seq": entry.seq, "at": entry.at, "actor": entry.actor, "action": entry.action}
+                sys.stdout.write(_json({**told, "person": person or None}).decode() + "\n")
+            else:
+                said = f"{entry.at:%Y-%m-%d %H:%M:%S}  {entry.actor:<16} {entry.action}  {person}"
+                sys.stdout.write(said.rstrip() + "\n")
+    finally:
+        await store.close()
+    return 0
