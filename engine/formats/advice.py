@@ -14,11 +14,12 @@ from engine.domain.offers.rules import Cap, Offer, Rule, RuleSet, TriggerKind, W
 from engine.domain.offers.scope import Scope, is_number
 from engine.formats.advice_conditions import condition_advice
 from engine.formats.advice_messages import message_advice
+from engine.formats.advice_phones import phone_advice
 from engine.formats.located_yaml import AnyNode, Entry, ListNode, MapNode
 from engine.formats.problems import Problem
 from engine.formats.workspace_sections import Sections
 
-_PLACED = (TriggerKind.ENTER, TriggerKind.EXIT)
+_PLACED = (TriggerKind.ENTER, TriggerKind.EXIT, TriggerKind.DWELL, TriggerKind.APPROACH)
 _LONGEST_UNIT = {"day": timedelta(hours=25), "week": timedelta(days=7, hours=1), "month": timedelta(days=32)}
 _OPEN_RULE = frozenset(("id", "when", "offers", "priority", "lever", "tags", "file", "fresh"))
 _OPEN_OFFER = frozenset(
@@ -53,6 +54,7 @@ def advice(said: Sections, rules: RuleSet, now: datetime) -> tuple[Problem, ...]
         found += _places(entry, rule)
         found += _caps(entry, rule, rules)
         found += condition_advice(entry, rule, rules)
+        found += phone_advice(entry, rule)
     found += _outranked(ruled, rules)
     found += _unused_audiences(said, rules)
     return tuple(msgspec.structs.replace(problem, severity="warning") for problem in found)
