@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.domain.offers.decisions import Decision
-from engine.domain.people.events import Event, Kind, Location
+from engine.domain.people.events import Event, Kind, Location, Sender
 from engine.domain.people.profiles import Trait, new_profile
 from tests.story import BEFORE, NOON, SECRET, Story, event, local, rule_set, said, seconds, someone
 
@@ -288,6 +288,40 @@ def test_the_kitchen_hears_of_a_pickup_three_minutes_ahead() -> None:
     made = [d for d in walk(one, CAFE, NOON) if d.rule == "kitchen"]
     assert [(d.offer, d.channel, said(d)) for d in made] == [("tell-kitchen", "webhook", "offered")]
     assert 60 <= (400 / 1.4) - (made[0].decided_at - NOON).total_seconds() <= 240
+
+
+# a journey, as the README shows it
+
+
+def test_a_reminder_of_a_cart_that_was_not_looked_at() -> None:
+    rules = """
+offers:
+  your-cart: {purpose: marketing, message: {push: {title: T, body: B}}}
+  your-cart-again: {purpose: marketing, message: {push: {title: T, body: B}}}
+rules:
+  cart:
+    when: {event: Cart Updated, for: 1h, by: event.properties.cart_id}
+    unless: {event: Order Completed, by: event.properties.cart_id}
+    offer: your-cart
+  reminder:
+    when: {event: Offer Delivered, for: 1d, if: event.rule == "cart"}
+    unless: {event: Offer Tapped, within: 1d}
+    send: {at: "10:00", expires: 2d}
+    offer: your-cart-again
+"""
+
+    def played(*, taps: bool) -> list[tuple[str | None, str]]:
+        one = Story(rule_set(rules))
+        one.tell(event("Cart Updated", NOON, properties={"cart_id": "a"}))
+        (made,) = one.wait(NOON + HOUR)
+        told = {"properties": {"decision": made.id}}
+        one.tell(event("Offer Delivered", NOON + HOUR, sender=Sender.ENGINE, **told))
+        if taps:
+            one.tell(event("Offer Tapped", NOON + 2 * HOUR, **told))
+        return [(d.rule, d.outcome.value) for d in one.wait(NOON + 5 * DAY)]
+
+    assert played(taps=False) == [("reminder", "deferred"), ("reminder", "offered")]
+    assert played(taps=True) == []
 
 
 # what must hold whatever happens
