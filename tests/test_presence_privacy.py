@@ -6,6 +6,8 @@ from datetime import timedelta
 
 import pytest
 
+from engine.app.reloading import Reloading
+from engine.app.rulesets import Files, build
 from engine.app.timers import Timers
 from engine.domain.people.events import Device, Event, Kind
 from engine.domain.people.profiles import encode_profile
@@ -104,3 +106,26 @@ async def test_stored_positions_go_with_the_timer(postgres_dsn: str) -> None:
         assert eve is not None
         assert [str(row[0]) for row in await fetch(postgres_dsn, located)] == [eve.id]
         assert await fetch(postgres_dsn, "SELECT FROM timers WHERE id LIKE 'positions%'") == []
+
+
+def test_a_phone_that_must_not_be_located_is_not() -> None:
+    """Some SDKs find a position by other means, the network address for one."""
+    story = Story(rule_set(RULES, WORKSPACE.replace("PRECISION", "none")))
+    story.tell(states(True, 0))
+    refused = Device(id="phone", permissions={"location": "denied"})
+    story.tell(fix(CAFE, NOON + seconds(10), device=refused))
+    assert story.profile.presence == Presence()
+    assert story.seen is not None
+    assert story.seen.event.location is None
+    story.tell(fix(CAFE, NOON + seconds(20), device=Device(id="phone", permissions={"location": "always"})))
+    assert "cafe" in story.profile.presence.inside
+
+
+async def test_the_silence_is_a_setting() -> None:
+    checked = build(Files({"rules.yaml": b"rules: {}"}, {}))
+
+    async def nothing(*_: object) -> str:
+        return ""
+
+    five = timedelta(minutes=5)
+    assert Reloading(checked, nothing, nothing, five).ruling.rules.silence == five  # type: ignore[arg-type]

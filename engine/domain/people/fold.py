@@ -34,7 +34,11 @@ _COARSE: dict[Precision, tuple[int, float]] = {"neighbourhood": (7, 1400.0), "ci
 def coarsened(event: Event, precision: Precision) -> Event:
     """The event with its position as exact as the person allowed, before anything keeps it."""
     location = event.location
-    if location is None or precision == "exact":
+    if location is None:
+        return event
+    if event.device is not None and event.device.permissions.get("location") == "denied":
+        precision = "none"  # wherever it comes from, the phone was not to be located
+    if precision == "exact":
         return event
     if precision == "none":
         return msgspec.structs.replace(event, location=None)

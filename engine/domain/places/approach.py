@@ -6,13 +6,11 @@ next time after the person has been inside, or has moved away to twice the dista
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Collection, Iterable, Mapping
-from math import asin, cos, degrees, pi, radians
+from math import cos, radians
 from typing import Final
 
-from engine.domain.places.earth import MEAN_RADIUS_METERS, METERS_PER_DEGREE_AT_LEAST
-from engine.domain.places.fence_index import FenceIndex
+from engine.domain.places.fence_index import FenceIndex, build
 from engine.domain.places.fixes import Fix
 from engine.domain.places.motion import (
     STANDING_METERS_PER_SECOND,
@@ -34,45 +32,16 @@ NOBODY: Final[Told] = {}
 
 
 class Approaches:
-    """The fences with an approach, and how many whole seconds ahead each is to be told."""
+    """The fences with an approach, in an index of their own, and how many whole seconds ahead each is
+    to be told."""
 
-    __slots__ = ("_latitudes", "_places", "_widest", "asked", "index", "memory", "seconds")
+    __slots__ = ("asked", "index", "memory", "seconds")
 
     def __init__(self, index: FenceIndex, seconds: Mapping[str, Iterable[int]]) -> None:
-        self.index = index
         self.seconds = {fence: tuple(sorted(spans, reverse=True)) for fence, spans in seconds.items()}
+        self.index = build(index.fences[fence] for fence in sorted(self.seconds))
         self.asked = sorted({span for spans in self.seconds.values() for span in spans})
         self.memory = memory_seconds(self.asked[-1])
-        outlines = [(fence, index.outlines[fence]) for fence in sorted(self.seconds)]
-        self._places = sorted((o.latitude, o.longitude, o.reach_meters, fence) for fence, o in outlines)
-        self._latitudes = [place[0] for place in self._places]
-        self._widest = max((place[2] for place in self._places), default=0.0)
-
-    def near(self, latitude: float, longitude: float, meters: float) -> list[str]:
-        """The fences that may be nearer than `meters`, and some that are not."""
-        band = degrees_north(meters + self._widest)
-        first = bisect_left(self._latitudes, latitude - band)
-        found = []
-        for at in range(first, len(self._places)):
-            north, east, reach, fence = self._places[at]
-            if north > latitude + band:
-                break
-            away = abs((east - longitude + 180.0) % 360.0 - 180.0)
-            if away <= degrees_east(meters + reach, max(abs(latitude), abs(north))):
-                found.append(fence)
-        return found
-
-
-def degrees_north(meters: float) -> float:
-    """At least so many degrees of latitude as `meters` are."""
-    return meters / METERS_PER_DEGREE_AT_LEAST
-
-
-def degrees_east(meters: float, latitude: float) -> float:
-    """At least so many degrees of longitude as `meters` are; all of them beside a pole."""
-    turn = min(meters / (MEAN_RADIUS_METERS * 0.995), pi / 2)
-    across = cos(radians(min(90.0, latitude + degrees_north(meters))))
-    return 180.0 if across <= turn else degrees(asin(min(1.0, turn / across)))
 
 
 def approaching(
@@ -98,15 +67,14 @@ def approaching(
     into = fix.accuracy_meters / 2
     index = approaches.index
     found: list[tuple[str, int]] = []
-    for fence in approaches.near(fix.latitude, fix.longitude, reach) if reach > into else ():
-        if fence in inside:
+    for away, fence in index.near(fix.latitude, fix.longitude, reach) if reach > into else ():
+        if away <= 0.0 or fence in inside:
             continue
-        away = index.distance_meters(fence, fix.latitude, fix.longitude)
         known = left.get(fence, {})
         due = [
             seconds
             for seconds in approaches.seconds[fence]
-            if 0.0 < away <= reaches.get(seconds, 0.0) - into and seconds not in known
+            if away <= reaches.get(seconds, 0.0) - into and seconds not in known
         ]
         if due and len(left) < MOST_APPROACHED and _is_ahead(fence, away, heading, fix, index):
             found += [(fence, seconds) for seconds in due]
