@@ -32,7 +32,8 @@ _METERS_PER_DEGREE: Final = 111_195.0
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
     """Entries of places with a live rule; those not in the list, of which `crowded` at moments when
-    more places were closer than the phone can move unnoticed than fit into the list; the requests
+    more places were closer than the phone can move unnoticed than fit into the list, and `between` two
+    fixes, the later of which was already past where the phone had to ask again; the requests
     of a person in an hour, and microseconds of each; metres until a refresh, on average; and how much
     of a list changes when the phone moves 10 m."""
 
@@ -40,6 +41,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     enters: int
     missed: int
     crowded: int
+    between: int
     kept_share: float
     requests_an_hour: float
     microseconds: float
@@ -52,7 +54,7 @@ def simulate(people: int = PEOPLE, fences: int = FENCES, seconds: int = SECONDS,
     chance = random.Random(seed)
     index = build(_places(chance, fences))
     stakes = {fence_id: _stake(chance) for fence_id in index.ids if chance.random() < LIVE_SHARE}
-    enters = missed = crowded = asked = changed = listed = 0
+    enters = missed = crowded = between = asked = changed = listed = 0
     spent = meters = 0.0
     for _ in range(people):
         before: frozenset[str] | None = None
@@ -66,15 +68,18 @@ def simulate(people: int = PEOPLE, fences: int = FENCES, seconds: int = SECONDS,
             entered = around - before if before is not None else frozenset()
             before = around
             enters += len(entered)
-            for fence_id in entered - held:
-                missed += 1
-                crowded += bool(told.crowded)
-                assert fence_id in stakes
-            if (
+            good_still = (
                 good is not None
                 and math.hypot(east - good[0], north - good[1]) < told.refresh_radius
                 and now < good[2] + told.refresh_after
-            ):
+            )
+            unlisted = len(entered - held)
+            missed += unlisted
+            if told.crowded:
+                crowded += unlisted
+            elif not good_still:
+                between += unlisted
+            if good_still:
                 continue
             started = time.process_time()
             told = _asked(index, place, speed, stakes)
@@ -91,6 +96,7 @@ def simulate(people: int = PEOPLE, fences: int = FENCES, seconds: int = SECONDS,
         enters=enters,
         missed=missed,
         crowded=crowded,
+        between=between,
         kept_share=1 - missed / max(1, enters),
         requests_an_hour=asked / people * 3600 / seconds,
         microseconds=spent / asked * 1e6,
@@ -147,6 +153,7 @@ def table(report: Report) -> Table:
         ("in the list when entered", f"{report.kept_share:.2%}"),
         ("missed", f"{report.missed:,}"),
         ("  of these where the list was too short", f"{report.crowded:,}"),
+        ("  between two fixes, 5 s apart", f"{report.between:,}"),
         ("requests of a person in an hour", f"{report.requests_an_hour:.1f}"),
         ("metres to the next one", f"{report.refresh_meters:.0f}"),
         ("a request, µs", f"{report.microseconds:,.0f}"),

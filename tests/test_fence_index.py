@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pickle
 from math import cos, pi, radians, sin
+from pathlib import Path
 
 import h3.api.basic_int as h3
 import numpy as np
 import pytest
+import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +20,9 @@ from engine.domain.places.fence_index import Fence, FenceIndex, build
 from engine.domain.places.outline import area_outline, outline
 from engine.domain.places.shape_check import problems
 from engine.domain.places.shapes import Circle, Polygon, Shape
+from engine.formats.geojson import read_geojson
 
+MANHATTAN = Path(__file__).parent / "data" / "manhattan.geojson"
 PLACES = [(52.66, -8.63), (89.9, 10.0), (-89.999, -100.0), (-16.5, 179.99), (0.0, 0.0), (64.7, -10.5)]
 
 
@@ -211,3 +215,25 @@ def test_overlapping_fences_come_in_order_of_id_and_an_empty_index_has_none() ->
     assert "z" not in index
     assert len(index) == 3
     assert build([]).containing(53.3, -6.2) == ()
+
+
+def test_a_million_points_in_manhattan_agree_with_shapely() -> None:
+    data = MANHATTAN.read_bytes()
+    features = read_geojson(data, "manhattan.geojson").features
+    names = [f"{number:02} {feature.properties['name']}" for number, feature in enumerate(features)]
+    index = build(Fence(name, feature.shape) for name, feature in zip(names, features, strict=True))
+    shapes = shapely.get_parts(shapely.from_geojson(data))
+    assert len(shapes) == len(index) == 37
+    west, south, east, north = shapely.total_bounds(shapes)
+    points = np.random.default_rng(37).uniform((west, south), (east, north), (1_000_000, 2))
+    tree = shapely.STRtree(shapes)
+    at, of = tree.query(shapely.points(points), predicate="intersects")
+    expected = sorted(zip(at.tolist(), of.tolist(), strict=True))
+    containing, number_of = index.containing, {name: number for number, name in enumerate(names)}
+    got = [
+        (number, number_of[name])
+        for number, (longitude, latitude) in enumerate(points.tolist())
+        for name in containing(latitude, longitude)
+    ]
+    assert got == expected
+    assert len(got) > 200_000

@@ -9,7 +9,7 @@ next fix is most often in the same cell or in one that others were in before.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import h3.api.basic_int as h3
@@ -21,16 +21,17 @@ from engine.domain.places.cell_table import CellLookup, CellTable, table_of
 from engine.domain.places.cover import COARSE, FINE, Ladder, cover_areas, cover_circles, level_of
 from engine.domain.places.earth import arcs, to_vectors
 from engine.domain.places.fences import Fence
+from engine.domain.places.inside import Test, plain_inside, ring_around
 from engine.domain.places.nearby import Group, chords, groups_of, near
 from engine.domain.places.outline import (
     AreaOutline,
     CellsOutline,
-    CircleOutline,
     Outline,
     area_outline,
+    flat_circle,
     outline,
 )
-from engine.domain.places.shapes import Beacon, Circle
+from engine.domain.places.shapes import Beacon, Circle, Polygon
 
 __all__ = ["Fence", "FenceIndex", "build"]
 
@@ -45,13 +46,13 @@ _NEAR_METERS: Final = 5_000_000.0
 """Up to here a straight way through the earth says how far it is over the surface."""
 
 Floats = NDArray[np.float64]
-Ready = tuple[
-    tuple[str, ...],
-    tuple[tuple[str, float, float, float, float, float, float], ...],
-    tuple[tuple[str, float, float, float, float, Callable[[float, float], bool]], ...],
-]
-"""What a finest cell holds: ids of fences that it lies in; fences whose edge may pass through it,
-small circles as in `outline.FlatCircle`, and others with their south, west, north, east and test."""
+Round = tuple[str, float, float, float, float, float, float, float, Test]
+"""A fence that is small: its id, its middle and the ground there as in `outline.FlatCircle`, the squared
+metres within which one is inside and beyond which one is not, and the test for between them."""
+Boxed = tuple[str, float, float, float, float, Test]
+"""Any other fence: its id, south, west, north, east, and the test within."""
+Ready = tuple[tuple[str, ...], tuple[Round, ...], tuple[Boxed, ...]]
+"""What a finest cell holds: ids of fences that it lies in, and fences whose edge may pass through it."""
 
 _NOTHING: Final[Ready] = ((), (), ())
 
@@ -116,7 +117,18 @@ class FenceIndex:
     pickled as arrays: build it in one process and use it in another.
     """
 
-    __slots__ = ("_finest", "_levels", "_lookup", "_numbers", "_ready", "arrays", "fences", "ids", "outlines")
+    __slots__ = (
+        "_finest",
+        "_levels",
+        "_lookup",
+        "_numbers",
+        "_ready",
+        "_tests",
+        "arrays",
+        "fences",
+        "ids",
+        "outlines",
+    )
 
     def __init__(self, fences: Mapping[str, Fence], ids: list[str], arrays: Arrays) -> None:
         self.fences = fences
@@ -126,6 +138,7 @@ class FenceIndex:
         self.outlines = Outlines(fences, self._numbers)
         self._lookup = CellLookup(arrays.table)
         self._ready: dict[int, Ready] = {}
+        self._tests: dict[str, Round | Boxed] = {}
         self._finest = max(arrays.levels, default=-1)
         # How to derive a level's cell from the finest: clear the resolution, then set it and fill
         # the digits below with ones (https://h3geo.org/docs/core-library/h3Indexing).
@@ -160,11 +173,12 @@ class FenceIndex:
         ready = self._ready.get(finest)
         if ready is None:
             ready = self._prepare(finest)
-        found, circles, others = ready
-        for fence_id, at, beside, wide, wider, high, limit in circles:
+        found, rounds, others = ready
+        for fence_id, at, beside, wide, wider, high, within, beyond, contains in rounds:
             north = latitude - at
             east = longitude - beside
-            if (wide + wider * north) * east * east + high * north * north <= limit:
+            square = (wide + wider * north) * east * east + high * north * north
+            if square <= within or (square <= beyond and contains(latitude, longitude)):
                 found += (fence_id,)
         for fence_id, south, west, north, east, contains in others:
             if south <= latitude <= north and west <= longitude <= east and contains(latitude, longitude):
@@ -197,30 +211,62 @@ class FenceIndex:
         """A circle's radius, or that of the circle of the same area. KeyError for an unknown id."""
         return float(self.arrays.radii[self._numbers[fence_id]])
 
+    def _test(self, number: int) -> Round | Boxed:
+        """How to tell whether a point is inside a fence, in the quickest way that there is."""
+        arrays, fence_id = self.arrays, self.ids[number]
+        at = float(arrays.latitudes[number]), float(arrays.longitudes[number])
+        flat = flat_circle(Circle(*at, float(arrays.reaches[number])))
+        if flat is not None and arrays.circles[number]:
+            return (fence_id, *flat, flat[5], _never)
+        shape = self.fences[fence_id].shape
+        plain = plain_inside(shape) if isinstance(shape, Polygon) else None
+        if plain is None or not isinstance(shape, Polygon):
+            edge = self.outlines[fence_id]
+            return (fence_id, *edge.box, edge.within if isinstance(edge, AreaOutline) else edge.contains)
+        (south, west, north, east), test = plain
+        if flat is None:
+            return (fence_id, south, west, north, east, test)
+        within, beyond = ring_around(shape, *at, flat[2], flat[4])
+        if not (south <= at[0] <= north and west <= at[1] <= east and test(*at)):
+            within = -1.0  # the middle is outside
+
+        def in_box(latitude: float, longitude: float) -> bool:
+            return south <= latitude <= north and west <= longitude <= east and test(latitude, longitude)
+
+        return (fence_id, *flat[:5], within, beyond, in_box)
+
     def _prepare(self, finest: int) -> Ready:
         """What the levels hold for a finest cell, put together and kept."""
         inner: list[str] = []
-        circles = []
-        others = []
+        rounds: list[Round] = []
+        others: list[Boxed] = []
         for clear, fill in self._levels:
             for entry in self._lookup.entries(finest & clear | fill):
                 fence_id = self.ids[entry >> 1]
                 if entry & 1:
                     inner.append(fence_id)
                     continue
-                edge = self.outlines[fence_id]
-                if isinstance(edge, CircleOutline) and edge.flat is not None:
-                    circles.append((fence_id, *edge.flat))
+                test = self._tests.get(fence_id)
+                if test is None:
+                    test = self._test(entry >> 1)
+                    if len(self._tests) >= _MOST_OUTLINES_KEPT:
+                        self._tests.clear()
+                    self._tests[fence_id] = test
+                if len(test) == 6:
+                    others.append(test)
                 else:
-                    test = edge.within if isinstance(edge, AreaOutline) else edge.contains
-                    others.append((fence_id, *edge.box, test))
-        ready: Ready = (tuple(sorted(inner)), tuple(circles), tuple(others))
+                    rounds.append(test)
+        ready: Ready = (tuple(sorted(inner)), tuple(rounds), tuple(others))
         if len(self._ready) >= _MOST_CELLS_KEPT:
             self._ready.clear()
         if ready == _NOTHING:
             ready = _NOTHING
         self._ready[finest] = ready
         return ready
+
+
+def _never(_latitude: float, _longitude: float) -> bool:
+    return False
 
 
 def build(fences: Iterable[Fence], ladder: Ladder | None = None) -> FenceIndex:

@@ -130,7 +130,7 @@ class AreaOutline:
         self._geometry = geometry
         west, south, east, north = geometry.bounds
         self.box = (south, west, north, east)
-        self.within = inside_of(geometry, edges)
+        self.within = inside_of(edges.tolist(), lambda: geometry)
         """Whether a point within the box is inside; the edge is."""
         self.radius_meters = sqrt(_area_square_meters(edges) / pi)
         starts, ends = _pieces(geometry, edges)
