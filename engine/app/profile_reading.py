@@ -7,11 +7,13 @@ from typing import Any
 
 import msgspec
 
+from engine.adapters.postgres.store import Store
 from engine.app.engine import Engine
 from engine.app.ruling import Ruling
 from engine.domain.offers import caps
 from engine.domain.offers.decisions import bucket_of_decision
 from engine.domain.offers.propensity import features
+from engine.domain.offers.rules import RuleSet
 from engine.domain.offers.scope import Scope
 from engine.domain.people import computed, identity
 from engine.domain.people.profiles import BUCKETS, DEVICE_NAMESPACE, Profile
@@ -51,10 +53,15 @@ class ProfileView(msgspec.Struct, frozen=True, kw_only=True):
 
 async def find(engine: Engine, namespace: str, value: str) -> Profile | None:
     """The stored profile of an identity, read from the database."""
+    return await find_in(engine.store, engine.ruling.rules, namespace, value)
+
+
+async def find_in(store: Store, rules: RuleSet, namespace: str, value: str) -> Profile | None:
+    """The same, for whoever has no engine."""
     if namespace == DEVICE_NAMESPACE or "\0" in namespace + value:
         return None
-    key = identity.normal((namespace, value), engine.ruling.rules.workspace.namespaces)
-    async with engine.store.session() as session:
+    key = identity.normal((namespace, value), rules.workspace.namespaces)
+    async with store.session() as session:
         owners = await session.owners([key])
         if key not in owners:
             return None
@@ -135,13 +142,13 @@ async def decisions(engine: Engine, profile: Profile, before: int | None, limit:
     return [{"seq": row["seq"], **msgspec.json.decode(row["document"])} for row in rows]
 
 
-async def decision(engine: Engine, decision_id: str) -> dict[str, Any] | None:
+async def decision(store: Store, decision_id: str) -> dict[str, Any] | None:
     """The decision with its candidates, the event behind it, what it depended on, and what became
     of its push."""
     bucket = bucket_of_decision(decision_id)
-    rows = await engine.store.fetch("decision", bucket, decision_id, [bucket])
+    rows = await store.fetch("decision", bucket, decision_id, [bucket])
     if not rows:
-        rows = await engine.store.fetch("decision", bucket, decision_id, list(range(BUCKETS)))
+        rows = await store.fetch("decision", bucket, decision_id, list(range(BUCKETS)))
     if not rows:
         return None
     row = rows[0]

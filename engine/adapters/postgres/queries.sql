@@ -341,3 +341,22 @@ WITH claimed AS (
     ON CONFLICT DO NOTHING
 )
 SELECT bucket FROM claimed;
+
+-- name: last_event_of
+SELECT occurred_at, body FROM events
+WHERE bucket = $1 AND profile_id = $2 AND kind = ANY ($3::text[]) AND name = ANY ($4::text[])
+ORDER BY seq DESC LIMIT 1;
+
+-- name: last_consideration
+-- The last decision in which a rule stood as a candidate.
+SELECT document FROM decisions d
+WHERE bucket = $1 AND profile_id = $2 AND (rule = $3 OR EXISTS (
+    SELECT FROM json_array_elements(d.document->'candidates') c WHERE c->>'rule' = $3))
+ORDER BY seq DESC, id DESC LIMIT 1;
+
+-- name: count_people
+SELECT count(*) FROM profiles WHERE merged_into IS NULL;
+
+-- name: people_after
+SELECT bucket, id, document FROM profiles
+WHERE merged_into IS NULL AND (bucket, id) > ($1::smallint, $2::uuid) ORDER BY bucket, id LIMIT $3;

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,11 +19,11 @@ from engine.adapters.postgres.history import History
 from engine.adapters.postgres.migrations import migrate
 from engine.adapters.postgres.revisions import Revisions
 from engine.adapters.postgres.store import StoreError, connect
-from engine.app import rulesets
 from engine.app.backtest import Agreement, Backtest, play
 from engine.app.backtest_report import page, print_report
 from engine.app.cli.check import check_folders, print_problems
 from engine.app.cli.environment import DATABASE_FAULTS, database, errors, fail, read_settings
+from engine.app.cli.rulings import Rulings
 from engine.app.ruling import Ruling
 from engine.app.settings import Settings
 from engine.app.tick import is_kept
@@ -129,40 +129,3 @@ async def _run(
     finally:
         await connection.close()
         await store.close()
-
-
-class Rulings:
-    """The rulings of revisions, built as they are met."""
-
-    def __init__(self, revisions: Revisions, settings: Settings) -> None:
-        self._revisions = revisions
-        self._settings = settings
-        self._known: dict[str, Ruling] = {}
-        self.active: Ruling
-
-    async def load(self) -> None:
-        """Builds what the log names. Revisions that are not kept are taken for the active one."""
-        active = await self._revisions.active()
-        if active is None:
-            fail("nothing was ever active on this database: no engine has served rules on it", 1)
-            raise AssertionError
-        for revision in dict.fromkeys([active.revision, *await self._revisions.used()]):
-            folders = await self._revisions.folders(revision)
-            if folders is None:
-                continue
-            ruling = rulesets.build(rulesets.Files(folders["rules"], folders["models"])).ruling
-            if ruling is not None:
-                self._known[revision] = self.set(ruling)
-        if active.revision not in self._known:
-            fail(f"the active revision {active.revision} cannot be built by this version", 1)
-        self.active = self._known[active.revision]
-
-    def of(self, revision: str) -> Ruling:
-        return self._known.get(revision, self.active)
-
-    def set(self, ruling: Ruling) -> Ruling:
-        """As an engine with these settings has it."""
-        return Ruling(
-            msgspec.structs.replace(ruling.rules, silence=timedelta(minutes=self._settings.silence_minutes)),
-            ruling.models,
-        )

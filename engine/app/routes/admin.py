@@ -74,7 +74,7 @@ async def decisions(
 
 @get("/decisions/{decision_id:uuid}", operation_id="decision", summary="A decision with its whole trace")
 async def decision(decision_id: FromPath[UUID], state: State) -> dict[str, Any]:
-    found = await profile_reading.decision(state.engine, str(decision_id))
+    found = await profile_reading.decision(state.engine.store, str(decision_id))
     if found is None:
         raise NotFoundException("no decision by that id")
     return found

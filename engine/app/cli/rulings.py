@@ -1,0 +1,51 @@
+"""What the engines on a database decide by, and decided by, for commands."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import msgspec
+
+from engine.adapters.postgres.revisions import Revisions
+from engine.app import rulesets
+from engine.app.cli.environment import fail
+from engine.app.ruling import Ruling
+from engine.app.settings import Settings
+
+
+class Rulings:
+    """The rulings of revisions, built as they are met."""
+
+    def __init__(self, revisions: Revisions, settings: Settings) -> None:
+        self._revisions = revisions
+        self._settings = settings
+        self._known: dict[str, Ruling] = {}
+        self.active: Ruling
+
+    async def load(self, *, past: bool = True) -> None:
+        """Builds what is active, and what the log names where the `past` is wanted. Revisions that are
+        not kept are taken for the active one."""
+        active = await self._revisions.active()
+        if active is None:
+            fail("nothing was ever active on this database: no engine has served rules on it", 1)
+            raise AssertionError
+        for revision in dict.fromkeys([active.revision, *(await self._revisions.used() if past else ())]):
+            folders = await self._revisions.folders(revision)
+            if folders is None:
+                continue
+            ruling = rulesets.build(rulesets.Files(folders["rules"], folders["models"])).ruling
+            if ruling is not None:
+                self._known[revision] = self.set(ruling)
+        if active.revision not in self._known:
+            fail(f"the active revision {active.revision} cannot be built by this version", 1)
+        self.active = self._known[active.revision]
+
+    def of(self, revision: str) -> Ruling:
+        return self._known.get(revision, self.active)
+
+    def set(self, ruling: Ruling) -> Ruling:
+        """As an engine with these settings has it."""
+        return Ruling(
+            msgspec.structs.replace(ruling.rules, silence=timedelta(minutes=self._settings.silence_minutes)),
+            ruling.models,
+        )

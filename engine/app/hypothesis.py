@@ -1,0 +1,73 @@
+"""What a rule would decide on somebody if its trigger came now. Nothing is changed or sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+import msgspec
+
+from engine.app.ruling import Ruling, scores_of
+from engine.domain import decide
+from engine.domain.candidates import Slots
+from engine.domain.observation import Observation, Trigger
+from engine.domain.offers.decisions import Decision
+from engine.domain.offers.patterns import TriggerKind
+from engine.domain.people.events import Event, Kind
+from engine.domain.people.profiles import Profile
+
+_KINDS = {TriggerKind.PAGE: Kind.PAGE, TriggerKind.SCREEN: Kind.SCREEN}
+
+
+class Hypothesis:
+    """One rule, with its trigger; of several places or events the first one by name."""
+
+    def __init__(self, ruling: Ruling, rule_id: str) -> None:
+        rules = ruling.rules
+        self.rule = rules.rules[rule_id]
+        self.triggers = sorted(
+            key
+            for key, found in rules.by_trigger.items()
+            if key[0] is not TriggerKind.DEFERRED and any(one.id == rule_id for one in found)
+        )
+        self.kind, self.name = self.triggers[0] if self.triggers else (TriggerKind.EVENT, "")
+        alone = {(self.kind, self.name): (self.rule,)}
+        self._ruling = Ruling(msgspec.structs.replace(rules, by_trigger=alone), ruling.models)
+        offers = [rules.offers[offer] for offer in self.rule.offers if offer in rules.offers]
+        placements = [
+            self.rule.placement or offer.in_app.placement
+            for offer in offers
+            if offer.in_app is not None and offer.push is None
+        ]
+        self._slots = Slots(tuple(dict.fromkeys(placements)), max(1, len(placements)))
+
+    def ask(
+        self, profiles: Sequence[Profile], now: datetime, event: Event | None = None
+    ) -> list[tuple[Decision, ...]]:
+        """What would be decided on each of them, with one run per model. `event` is the one that set it
+        off; without one nothing is known of it."""
+        rules = self._ruling.rules
+        seen = [self._seen(profile, now, event) for profile in profiles]
+        verdicts = [decide.judge(rules, one, now, None, None, self._slots) for one in seen]
+        scored = scores_of(self._ruling, verdicts)
+        return [
+            (
+                decide.judge(rules, one, now, None, scored.get(number, {}), self._slots)
+                if verdict.needed
+                else verdict
+            ).decisions
+            for number, (one, verdict) in enumerate(zip(seen, verdicts, strict=True))
+        ]
+
+    def _seen(self, profile: Profile, now: datetime, event: Event | None) -> Observation:
+        rules = self._ruling.rules
+        if event is None:
+            event = Event(
+                kind=_KINDS.get(self.kind, Kind.TRACK),
+                name=self.name,
+                message_id="hypothesis",
+                received_at=now,
+                timestamp=now,
+            )
+        trigger = Trigger(self.kind, self.name, now, rules.fences.get(self.name))
+        return Observation(profile=profile, event=event, triggers=(trigger,), past=profile.past)
