@@ -304,3 +304,49 @@ def test_consent_by_identify_is_the_same() -> None:
     story = silent()
     story.tell(event("", kind=Kind.IDENTIFY, consent={"Advertising": True}))
     assert said(story.ask(event(at=NOON + seconds(1)))) == "offered"
+
+
+# What was said before, and to others
+
+
+def test_every_change_of_mind_is_kept_and_no_repetition() -> None:
+    story = silent()
+    for second, granted in enumerate([True, True, False, False, True]):
+        story.tell(states(NOON + seconds(second), marketing=granted))
+    assert [(s.purpose, s.granted, s.at) for s in story.profile.consent_history] == [
+        ("marketing", True, NOON),
+        ("marketing", False, NOON + seconds(2)),
+        ("marketing", True, NOON + seconds(4)),
+    ]
+    assert story.profile.consent["marketing"].at == NOON + seconds(4)
+
+
+def test_the_history_is_bounded() -> None:
+    story = silent()
+    for second in range(300):
+        story.tell(states(NOON + seconds(second), marketing=second % 2 == 0))
+    assert len(story.profile.consent_history) == 100
+    assert story.profile.consent_history[-1].at == NOON + seconds(299)
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))), ids=str)
+def test_the_newest_word_on_sharing_stands(order: tuple[int, ...]) -> None:
+    late = {"received_at": NOON + timedelta(days=1)}
+    told = [
+        event("Open", NOON, context={"gpc": True}, **late),
+        event("Open", NOON + seconds(1), traits={"do_not_sell": False}, **late),
+        event("Open", NOON + seconds(2), traits={"do_not_sell": True}, **late),
+    ]
+    story = silent()
+    for position in order:
+        story.tell(told[position])
+    assert story.profile.sharing == Consent(False, NOON + seconds(2), "do_not_sell")
+
+
+def test_without_a_word_nothing_is_known_of_sharing() -> None:
+    story = silent()
+    story.tell(event("Open"))
+    assert story.profile.sharing is None
+    story.tell(event("Open", NOON + seconds(1), context={"gpc": True}))
+    story.tell(event("Open", NOON + seconds(2)))
+    assert story.profile.sharing == Consent(False, NOON + seconds(1), "gpc")

@@ -841,3 +841,13 @@ def test_bytes_that_are_no_http_are_refused(house: House) -> None:
         with suppress(HTTPException, OSError):
             assert served.exchange(house.engine, request).status == 400
     assert house.nobody.get("/readyz").status_code == 200
+
+
+def test_a_browser_that_says_global_privacy_control_is_heard(house: House) -> None:
+    for headers, message in (({"Sec-GPC": "1"}, "gpc-1"), ({}, "gpc-2")):
+        told = track("private", messageId=message)
+        assert house.app.post("/v1/track", json=told, headers=headers).status_code == 200
+    said = [json.loads(house.event(m)["body"]).get("context", {}).get("gpc") for m in ("gpc-1", "gpc-2")]
+    assert said == [True, None]
+    exported = house.admin.get("/admin/profiles/user_id/private/export").json()
+    assert exported["profile"]["sharing"][::2] == [False, "gpc"]

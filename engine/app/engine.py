@@ -15,7 +15,7 @@ import structlog
 
 from engine.adapters.fcm import Fcm, read_credentials
 from engine.adapters.postgres.notices import listen
-from engine.adapters.postgres.outbox import Call, Outbox, Send
+from engine.adapters.postgres.outbox import Outbox, Send
 from engine.adapters.postgres.pauses import Pauses
 from engine.adapters.postgres.revisions import Revisions
 from engine.adapters.postgres.rights import FORGET
@@ -28,6 +28,7 @@ from engine.app.ingest import Ingest
 from engine.app.keys import Keys
 from engine.app.lane import Lane
 from engine.app.merges import Merges
+from engine.app.permits import why_not
 from engine.app.reloading import Reloading, changes, from_database, from_folders
 from engine.app.rulesets import Checked, Files
 from engine.app.ruling import Ruling
@@ -38,7 +39,6 @@ from engine.app.tick import Pipeline
 from engine.app.timers import Timers
 from engine.app.weather import Weather
 from engine.domain.offers.pauses import paused
-from engine.domain.people.consent import permits
 
 LOOK_SECONDS = 1.0
 """How often an engine looks at what others did, where no notice comes."""
@@ -258,25 +258,9 @@ class Engine:
         async with self.store.session() as session:
             people = await session.standing(sorted({send.profile_id for send in sends}))
         purposes = self.ruling.rules.workspace.purposes
-        reasons: dict[str, str | None] = {}
-        for send in sends:
-            person = people.get(send.profile_id)
-            purpose = purposes.get(send.purpose)
-            if person is not None and person.restricted:
-                reasons[send.id] = "restricted"
-                continue
-            if person is None or purpose is None or not permits(person.consent, purpose):
-                reasons[send.id] = "no_consent"
-                continue
-            if isinstance(send.payload, Call):
-                reasons[send.id] = None
-                continue
-            address = person.devices.get(send.payload.device_id)
-            if address is None or not address.reachable or address.token != send.payload.token:
-                reasons[send.id] = "no_device"
-            else:
-                reasons[send.id] = None
-        return reasons
+        return {
+            send.id: why_not(send, people.get(send.profile_id), purposes.get(send.purpose)) for send in sends
+        }
 
     async def _follow(self, body: bytes) -> None:
         """Moves the replay clock to the body's `sentAt`, and fires what became due on the way."""

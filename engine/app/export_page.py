@@ -42,6 +42,23 @@ def page(found: Exported) -> str:
             ),
         ),
         _table(
+            "What you said of it before",
+            ("Purpose", "Answer", "When", "Where you said so"),
+            (
+                (said.purpose, "granted" if said.granted else "denied", said.at, said.source)
+                for said in profile.consent_history
+            ),
+        ),
+        _table(
+            "Whether we may give it to others",
+            ("Answer", "When", "Where you said so"),
+            (
+                ("yes" if said.granted else "no", said.at, said.source)
+                for said in (profile.sharing,)
+                if said is not None
+            ),
+        ),
+        _table(
             "Your devices",
             ("Device", "Type", "Push token", "Last seen"),
             ((name, a.type, a.token, a.seen_at) for name, a in profile.devices.items()),

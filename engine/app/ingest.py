@@ -130,10 +130,10 @@ class Ingest:
     async def answer(self, call: str, headers: Headers, body: bytes) -> Response:
         """From a body to its answer: read → queue → wait until it is durable."""
         try:
-            body, key, trusted = self._open(headers, body)
+            body, key, trusted, gpc = self._open(headers, body)
             if self._before is not None:
                 await self._before(body)
-            request = self._read(call, body, key, trusted)
+            request = self._read(call, body, key, trusted, gpc)
             if request.rejected:
                 await self._keep(request)
             ended: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
@@ -177,14 +177,14 @@ class Ingest:
         try:
             if len(body) > BODY_BYTES_MAX:
                 raise _too_large()
-            body, key, trusted = self._open(headers, body)
+            body, key, trusted, gpc = self._open(headers, body)
             if self._before is not None:
                 await self._before(body)
             try:
                 asked = read_ask(body)
             except Unreadable as fault:
                 raise Refused(fault.status, str(fault)) from fault
-            request = self._read("batch", asked.as_batch, key, trusted)
+            request = self._read("batch", asked.as_batch, key, trusted, gpc)
             if request.rejected:
                 await self._keep(request)
                 metrics.REJECTED.inc()
@@ -207,8 +207,9 @@ class Ingest:
             wanted.sort(key=lambda d: places.index(d.placement or ""))
         return Response(200, _encode({"decisions": [s for d in wanted if (s := form(d)) is not None]}))
 
-    def _open(self, headers: Headers, body: bytes) -> tuple[bytes, str, bool]:
-        """The body unzipped, its key, and whether that is a server's.
+    def _open(self, headers: Headers, body: bytes) -> tuple[bytes, str, bool, bool]:
+        """The body unzipped, its key, whether that is a server's, and whether the browser asks that
+        nothing be given to others.
 
         Raises:
             Refused: it cannot be unzipped, or nobody knows the key.
@@ -222,7 +223,7 @@ class Ingest:
                 key = self._key(headers) or write_key_in(body) or ""
         except Unreadable as fault:
             raise Refused(fault.status, str(fault)) from fault
-        return body, key, self._keys.trust(key)
+        return body, key, self._keys.trust(key), headers.get(b"sec-gpc") == b"1"
 
     def _key(self, headers: Headers) -> str | None:
         """The key in the headers; those of keys that somebody has are remembered with their text."""
@@ -231,7 +232,7 @@ class Ingest:
             self._keys_seen[headers[b"authorization"]] = key
         return key
 
-    def _read(self, call: str, body: bytes, key: str, trusted: bool) -> Request:
+    def _read(self, call: str, body: bytes, key: str, trusted: bool, gpc: bool = False) -> Request:
         """The events of a body.
 
         Raises:
@@ -244,6 +245,7 @@ class Ingest:
                 call=call,
                 received_at=self._clock(),
                 trusted=trusted,
+                gpc=gpc,
                 server_only=workspace.server_only,
                 retention=workspace.retention.get("events", RETENTION),
                 new_message_id=_new_message_id,

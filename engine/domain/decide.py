@@ -31,7 +31,7 @@ from engine.domain.offers.rules import RuleSet, TriggerKind, audience_change, ti
 from engine.domain.offers.scope import Scope
 from engine.domain.people import audiences, computed, fold, memory, outcomes
 from engine.domain.people.audiences import Followed
-from engine.domain.people.consent import location_precision, with_statements
+from engine.domain.people.consent import history, location_precision, sharing, with_statements
 from engine.domain.people.events import Event, Kind, Location, Sender
 from engine.domain.people.labels import readable
 from engine.domain.people.profiles import Address, Profile
@@ -151,6 +151,8 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
         if event.sender is Sender.ENGINE
         else max(profile.last_seen, event.timestamp),
         consent=consent,
+        consent_history=profile.consent_history if consent is profile.consent else history(profile, consent),
+        sharing=sharing(profile.sharing, event),
         traits=traits,
         presence=sighted.presence,
         trips=trips,

@@ -92,6 +92,7 @@ def read(
     call: str,
     received_at: datetime,
     trusted: bool,
+    gpc: bool = False,
     server_only: Collection[str],
     retention: timedelta,
     new_message_id: Callable[[], str],
@@ -111,6 +112,7 @@ def read(
         received_at=received_at,
         retention=retention,
         trusted=trusted,
+        gpc=gpc,
         server_only=server_only,
         new_message_id=new_message_id,
     )

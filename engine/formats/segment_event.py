@@ -61,6 +61,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     new_message_id: Callable[[], str]
     sent_at: datetime | None = None
     context: Mapping[str, Any] = {}
+    gpc: bool = False
+    """Whether the browser said, by Global Privacy Control, that nothing may be given to others."""
     any_namespace: bool = False
     """Whether an identity of another namespace is enough to say who."""
 
@@ -114,6 +116,8 @@ def read_event(item: Item, kind: Kind, receipt: Receipt) -> Event | Refusal:
     if traits:
         _take_consent_traits(traits, consent)
     context.pop("ip", None)
+    if receipt.gpc:
+        context["gpc"] = True
     context.pop("userToken", None)
 
     message_id = message_identifier(item.message_id)

@@ -7,9 +7,11 @@ from typing import Literal
 
 from engine.domain.offers.rules import Precision, Purpose, Workspace
 from engine.domain.people.events import Event
-from engine.domain.people.profiles import Address, Consent
+from engine.domain.people.profiles import Address, Consent, Profile, Stated
 
 LOCATION = "location"
+MOST_STATEMENTS = 100
+"""Of a person, the newest: what was said before stands in the event log, for as long as that is kept."""
 State = Literal["granted", "denied", "unknown"]
 
 
@@ -52,6 +54,37 @@ def stated(event: Event, purpose: Purpose) -> Consent | None:
         return None
     source = next((name for name, granted in found.items() if not granted), next(iter(found)))
     return Consent(found[source], event.known_at, source)
+
+
+def history(profile: Profile, consent: Mapping[str, Consent]) -> tuple[Stated, ...]:
+    """Each change of mind until now, oldest first, with those that `consent` has anew. SDKs repeat with
+    every event what was said once: that is none."""
+    news = [
+        Stated(purpose, said.granted, said.at, said.source)
+        for purpose, said in consent.items()
+        if (known := profile.consent.get(purpose)) is None or known.granted != said.granted
+    ]
+    return united_history(profile.consent_history, tuple(news)) if news else profile.consent_history
+
+
+def united_history(one: tuple[Stated, ...], other: tuple[Stated, ...]) -> tuple[Stated, ...]:
+    """What is in either, once, the newest of it."""
+    together = sorted({*one, *other}, key=lambda said: (said.at, said.purpose, said.granted, said.source))
+    return tuple(together[-MOST_STATEMENTS:])
+
+
+def sharing(known: Consent | None, event: Event) -> Consent | None:
+    """Whether what is known may be given to others, after the event: Global Privacy Control says no, the
+    trait `do_not_sell` says either. The newest word stands."""
+    said = known
+    if event.context.get("gpc") is True:
+        said = Consent(False, event.known_at, "gpc")
+    stated_trait = event.traits.get("do_not_sell")
+    if isinstance(stated_trait, bool):
+        said = Consent(not stated_trait, event.known_at, "do_not_sell")
+    if said is None or known is None or said.at >= known.at:
+        return said
+    return known
 
 
 def with_statements(consent: dict[str, Consent], event: Event, workspace: Workspace) -> dict[str, Consent]:

@@ -16,6 +16,7 @@ from engine.domain.decide import TRIGGERS
 from engine.domain.offers.rules import RuleSet, Workspace
 from engine.domain.offers.scope import Scope
 from engine.domain.people import computed
+from engine.domain.people.consent import united_history
 from engine.domain.people.events import Event
 from engine.domain.people.fold import MAX_DEVICES
 from engine.domain.people.memory import united_past, united_waiting
@@ -85,6 +86,11 @@ def _traits(one: Profile, other: Profile, workspace: Workspace) -> dict[str, Tra
 def _consent(one: Profile, other: Profile, workspace: Workspace) -> dict[str, Consent]:
     """The newest explicit statement of each purpose; of two at once the one that denies."""
     return _newest(one.consent, other.consent, lambda said: (said.at, not said.granted, said.source))
+
+
+def _sharing(one: Profile, other: Profile, workspace: Workspace) -> Consent | None:
+    said = [known for known in (one.sharing, other.sharing) if known is not None]
+    return max(said, key=lambda known: (known.at, not known.granted, known.source), default=None)
 
 
 def _newest(one: Mapping[str, Any], other: Mapping[str, Any], key: Callable[[Any], Any]) -> dict[str, Any]:
@@ -159,6 +165,8 @@ UNITED: Mapping[str, Callable[[Profile, Profile, Workspace], Any]] = {
         one.computed, other.computed, workspace.computed
     ),
     "consent": _consent,
+    "consent_history": lambda one, other, _: united_history(one.consent_history, other.consent_history),
+    "sharing": _sharing,
     "devices": _devices,
     "presence": _presence,
     "trips": lambda one, other, _: _newest(one.trips, other.trips, lambda trip: trip.started_at),

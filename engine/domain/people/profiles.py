@@ -75,6 +75,15 @@ class Consent(msgspec.Struct, frozen=True, gc=False, array_like=True):
     source: str = ""
 
 
+class Stated(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """What was once said of a purpose: kept after it was said otherwise."""
+
+    purpose: str
+    granted: bool
+    at: datetime
+    source: str = ""
+
+
 class Address(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """A device of this person, and where a push to it goes. `token_at`, `permissions_at` and
     `signed_at` (in or out) are the events that said so last; `location` is what was said there of
@@ -183,6 +192,9 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     traits: dict[str, Trait] = {}
     computed: dict[str, Any] = {}
     consent: dict[str, Consent] = {}
+    consent_history: tuple[Stated, ...] = ()
+    sharing: Consent | None = None
+    """Whether what is known may be given to others: Global Privacy Control, or do not sell."""
     devices: dict[str, Address] = {}
     presence: Presence = Presence()
     trips: Trips = {}
