@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from engine.adapters.postgres.outbox import Call
 from engine.app.permits import why_not
+from engine.domain.offers.delivery import Call
 from engine.domain.offers.rules import Purpose
 from engine.domain.people.profiles import Address, Consent
 from tests.sends import NOW, TOKEN, a_send
@@ -18,7 +18,9 @@ MARKETING, SERVICE = Purpose(name="marketing"), Purpose(name="service", basis="c
 PHONE = {"phone-1": Address(type="android", token=TOKEN, seen_at=NOW)}
 UNSHARED = Consent(False, NOW, "gpc")
 PUSH = a_send()
-CALL = msgspec.structs.replace(PUSH, payload=Call(webhook="kitchen", body={}, decision="d"))
+CALL = msgspec.structs.replace(
+    PUSH, payload=Call(webhook="kitchen", body={}, decision="d", action="a", rule="r")
+)
 
 
 @pytest.mark.parametrize(

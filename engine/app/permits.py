@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from engine.adapters.postgres.outbox import Call, Send
+from engine.domain.offers.delivery import Call, Send
 from engine.domain.offers.rules import Purpose
 from engine.domain.people.consent import permits
 from engine.domain.people.profiles import Profile
