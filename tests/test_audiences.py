@@ -203,7 +203,8 @@ def test_nobody_enters_by_an_audience_being_declared() -> None:
 
 
 def test_what_happens_with_the_first_event_after_a_declaration_is_told() -> None:
-    told = story("audiences: {buyers: profile.orders > 0}", someone(seq=4))
+    told = story("audiences: {buyers: profile.orders > 0}")
+    told.profile = someone(seq=4, counted=told.rules.workspace.counted_stamp)
     told.tell(order())
     assert changes(told) == [("entered buyers", NOON)]
 

@@ -22,6 +22,7 @@ from engine.adapters.postgres.rights import FORGET
 from engine.adapters.postgres.store import Store, StoreError, connect
 from engine.adapters.weather import OpenMeteo
 from engine.app import import_folder, jobs
+from engine.app.backfill import Backfill
 from engine.app.cache import ProfileCache
 from engine.app.clock import Clock, ReplayClock, system_clock
 from engine.app.ingest import Ingest
@@ -123,6 +124,7 @@ class Engine:
         self.lane = Lane(pipeline)
         self.merges = Merges(self.store, self.cache.evict)
         self.timers = Timers(self.store, self.lane, self.clock)
+        self.backfill = Backfill(self.store, self.lane, lambda: self.ruling, self.clock)
         self.ingest = Ingest(
             lane=self.lane,
             ruling=lambda: self.ruling,
@@ -140,6 +142,7 @@ class Engine:
         self._background = [
             asyncio.create_task(listen(self._dsn, self._heard), name="notices"),
             asyncio.create_task(self.merges.run(), name="merges"),
+            asyncio.create_task(self.backfill.run(), name="backfill"),
             asyncio.create_task(self._follow_others(), name="operations"),
             asyncio.create_task(import_folder.watch(self, Path(settings.data) / import_folder.FOLDER)),
         ]

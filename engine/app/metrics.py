@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
 from engine.domain.offers.decisions import Decision, is_worth_telling
 
@@ -31,6 +31,12 @@ WEATHER = Counter("viewfinder_weather_requests", "Requests for readings, by what
 RELOADS = Counter(
     "viewfinder_rules_reloads", "Attempts to exchange the rules, by what came of them", ["outcome"]
 )
+
+
+BACKFILL_SHARE = Gauge(
+    "viewfinder_backfill_share", "How much of all profiles has been brought to what is declared now"
+)
+BACKFILLED = Counter("viewfinder_backfilled", "Profiles that were brought to what is declared now")
 
 
 def count(decisions: Sequence[Decision]) -> None:

@@ -16,6 +16,7 @@ from engine.domain.offers.propensity import features
 from engine.domain.offers.rules import RuleSet
 from engine.domain.offers.scope import Scope
 from engine.domain.people import computed, identity
+from engine.domain.people.counting import whole
 from engine.domain.people.profiles import BUCKETS, DEVICE_NAMESPACE, Profile
 from engine.domain.places.presence import is_known
 
@@ -79,7 +80,7 @@ def view(profile: Profile, ruling: Ruling, now: datetime) -> ProfileView:
         version=profile.version,
         identities=[IdentityView(i.namespace, i.value) for i in profile.identities],
         traits={name: trait.value for name, trait in profile.traits.items()},
-        computed=computed.read(profile.computed, rules.workspace.computed, now),
+        computed=computed.read(profile.computed, whole(profile, rules.workspace), now),
         consent={name: "granted" if c.granted else "denied" for name, c in profile.consent.items()},
         audiences=sorted(profile.audiences.since),
         devices=[

@@ -10,6 +10,7 @@ import msgspec
 
 from engine.domain.candidates import NO_SLOTS, Slots
 from engine.domain.offers.decisions import Decision
+from engine.domain.people.counting import Recount
 from engine.domain.people.events import Event, Location
 from engine.domain.people.profiles import IdentityKey
 
@@ -82,7 +83,8 @@ class Pending(msgspec.Struct, kw_only=True):
 
     `newest` is the request's newest fix where that is not the event's own, `slots` what the app that
     sent it has room for, `timer` the row (bucket,
-    profile, id, due) that the event comes from. `losses` counts the
+    profile, id, due) that the event comes from. `recount` is what to take into the profile first, and
+    `recounted` whether it still fitted. `losses` counts the
     commits that it lost to another engine; `stored_seq` is set once the database said that it has
     the message, and `unsure` if that may have been by our own commit whose outcome got lost.
     `repeat_of` is the earlier event of the same tick that carries the same message. `dropped`: it names
@@ -96,6 +98,8 @@ class Pending(msgspec.Struct, kw_only=True):
     newest: Location | None = None
     slots: Slots = NO_SLOTS
     timer: tuple[int, str, str, datetime] | None = None
+    recount: Recount | None = None
+    recounted: bool = False
     losses: int = 0
     stored_seq: tuple[str, int] | None = None
     unsure: bool = False

@@ -19,6 +19,7 @@ from engine.domain.decide import Observation, Verdict
 from engine.domain.offers.decisions import Decision, Message
 from engine.domain.offers.rules import RuleSet
 from engine.domain.people import identity, merging
+from engine.domain.people.counting import recounted
 from engine.domain.people.events import Event
 from engine.domain.people.profiles import (
     DEVICE_NAMESPACE,
@@ -167,6 +168,10 @@ class Unit:
             self.asked.setdefault((owner, *message[1:]), []).append(pending)
             self._probes.append((bucket_of(owner), owner, event.sender.value, event.message_id))
         profile = self._apply(plan, profile, event, turn)
+        if pending.recount is not None:
+            renewed = recounted(profile, pending.recount, turn.rules)
+            pending.recounted = renewed is not None
+            profile = renewed or profile
         observation = decide.observe(turn.rules, profile, event, turn.now)
         if observation.event.location is not event.location:
             pending.newest = None  # as coarse as this one may be kept, it says nothing
@@ -279,7 +284,7 @@ class Unit:
                 name=event.name,
                 body=msgspec.Raw(_json(event)),
                 facts=msgspec.Raw(_json(facts)),
-                located=event.location is not None or "newest" in facts,
+                located=event.location is not None or "newest" in facts or "places" in facts,
             )
         )
         pending.decisions = verdict.decisions

@@ -133,6 +133,10 @@ def facts_of(
         facts["weather"] = seen.sky
     if pending.slots.placements:
         facts["slots"] = {"placements": pending.slots.placements, "limit": pending.slots.limit}
+    if seen.profile.timezone is None and seen.profile.presence.zone is not None:
+        facts["zone"] = seen.profile.presence.zone
+    if places := [(t.kind, t.name, t.fence.id, t.at) for t in seen.triggers if t.fence is not None]:
+        facts["places"] = places
     if pending.newest is not None:
         facts["newest"] = {"latitude": pending.newest.latitude, "longitude": pending.newest.longitude}
     return facts

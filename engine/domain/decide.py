@@ -32,6 +32,7 @@ from engine.domain.offers.scope import Scope
 from engine.domain.people import audiences, computed, fold, memory, outcomes
 from engine.domain.people.audiences import Followed
 from engine.domain.people.consent import history, location_precision, sharing, with_statements
+from engine.domain.people.counting import digests, is_whole, stamped
 from engine.domain.people.events import Event, Kind, Location, Sender
 from engine.domain.people.labels import readable
 from engine.domain.people.profiles import Address, Profile
@@ -134,6 +135,9 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
             profile, told = outcomes.with_conversions(profile, offers, scope, trigger.at, now)
             alarms += told
         counted = rules.computed_by_trigger.get((trigger.kind, trigger.name))
+        if counted and not is_whole(profile, workspace):
+            known = digests(profile.counted)
+            counted = tuple(trait for trait in counted if trait.digest in known)
         if counted:
             scope = Scope(event=event_view(event), geofence=fence_view(trigger.fence, trigger.at), now=now)
             if rules.counts_by_clock:
@@ -159,6 +163,7 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
         past=past,
         waiting=waiting,
         computed=counts,
+        counted=stamped(profile, workspace),
         timezone=timezone,
         locale=locale,
     )

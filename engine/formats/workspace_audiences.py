@@ -184,7 +184,7 @@ def _read_traits(condition: Expression, computed: tuple[Computed, ...]) -> tuple
         trait = by_name.get(waiting.pop())
         if trait is not None and trait.name not in found:
             found[trait.name] = trait
-            waiting.append(trait.of)
+            waiting += (trait.of, trait.over)
     return tuple(found.values())
 
 

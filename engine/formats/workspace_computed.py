@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import timedelta
+from hashlib import blake2b
 from typing import Final
 
 import msgspec
 
 from engine.domain.offers.expressions import Type
 from engine.domain.offers.rules import Computed, ComputedKind, Pattern
+from engine.domain.people.counting import DERIVED, DIGEST_BYTES
 from engine.domain.people.tallies import LONGEST_WINDOW, SHORTEST_WINDOW
 from engine.formats.located_yaml import AnyNode, Entry, MapNode, Scalar
 from engine.formats.workspace_identities import is_free
@@ -103,7 +105,13 @@ def _trait(entry: Entry, problems: Problems, declared: Declared) -> Computed | N
     if top is not None and top > _MOST_TOP:
         problems.append(found["top"].problem(f"top must be at most {_MOST_TOP}, found {top}"))
     within = _within(found["within"], problems) if allowed["within"] and "within" in found else None
-    return msgspec.structs.replace(trait, within=within, at_least=at_least or 1, top=top)
+    digest = b"" if kind in DERIVED else _digest(entry)
+    return msgspec.structs.replace(trait, within=within, at_least=at_least or 1, top=top, digest=digest)
+
+
+def _digest(entry: Entry) -> bytes:
+    written = entry.node.source.text[entry.node.start : entry.node.end]
+    return blake2b(f"{entry.key.text}\0{written}".encode(), digest_size=DIGEST_BYTES).digest()
 
 
 def _within(node: AnyNode, problems: Problems) -> timedelta | None:

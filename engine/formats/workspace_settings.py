@@ -18,6 +18,7 @@ from engine.domain.offers.rules import (
     TraitDeclaration,
     Workspace,
 )
+from engine.domain.people.counting import stamp_of
 from engine.formats.located_yaml import AnyNode, Entry, ListNode, MapNode
 from engine.formats.workspace_caps import caps
 from engine.formats.workspace_computed import computed
@@ -117,7 +118,9 @@ def with_computed(
         found = fields(entry.node, problems, ("computed",), expected="fields such as {computed: {…}}") or {}
         if "computed" in found:
             accounts = computed(found["computed"], problems, declared, frozenset())
-    return msgspec.structs.replace(workspace, computed=people, account_computed=accounts)
+    return msgspec.structs.replace(
+        workspace, computed=people, counted_stamp=stamp_of(people), account_computed=accounts
+    )
 
 
 def _consent(

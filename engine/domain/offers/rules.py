@@ -213,6 +213,8 @@ class Computed(msgspec.Struct, frozen=True, kw_only=True):
     of: str = ""
     over: str = ""
     steps: tuple[tuple[float, str], ...] = ()
+    digest: bytes = b""
+    """Tells this definition from any other (4 bytes); of steps and ratios, which keep nothing, none."""
 
 
 class Audience(msgspec.Struct, frozen=True, kw_only=True):
@@ -280,6 +282,8 @@ class Workspace(msgspec.Struct, frozen=True, kw_only=True):
     server_only: frozenset[str] = frozenset()
     traits: Mapping[str, TraitDeclaration] = {}
     computed: tuple[Computed, ...] = ()
+    counted_stamp: bytes = b""
+    """The digests of the computed traits, one after the other."""
     account_computed: tuple[Computed, ...] = ()
     """Of accounts, over what all their members do."""
     retention: Mapping[str, timedelta] = {}

@@ -179,5 +179,5 @@ def _turns(
         if (turn := turning_point(moment, scope_at, now)) is not None:
             yield turn
     for trait in audience.shifting:
-        if (change := computed.next_change(trait, profile.computed, now)) is not None:
+        if trait.name in view and (change := computed.next_change(trait, profile.computed, now)) is not None:
             yield change

@@ -17,6 +17,7 @@ from engine.domain.offers.expressions import Type
 from engine.domain.offers.rules import Computed, ComputedKind, Workspace
 from engine.domain.offers.scope import UNKNOWN, Scope, is_number
 from engine.domain.people import tallies
+from engine.domain.people.counting import whole
 from engine.domain.people.labels import kept_back
 from engine.domain.people.profiles import Profile
 from engine.domain.people.traits import typed
@@ -270,7 +271,7 @@ def profile_view(profile: Profile, workspace: Workspace, now: datetime) -> dict[
             value = typed(trait.value, declaration)
             if value is not UNKNOWN:
                 view[name] = value
-    view.update(read(profile.computed, workspace.computed, now))
+    view.update(read(profile.computed, whole(profile, workspace), now))
     if workspace.readers:
         for name in kept_back(profile.consent, workspace):
             view.pop(name, None)

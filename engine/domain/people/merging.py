@@ -13,10 +13,11 @@ from typing import Any
 import msgspec
 
 from engine.domain.decide import TRIGGERS
-from engine.domain.offers.rules import RuleSet, Workspace
+from engine.domain.offers.rules import Computed, RuleSet, Workspace
 from engine.domain.offers.scope import Scope
 from engine.domain.people import computed
 from engine.domain.people.consent import united_history
+from engine.domain.people.counting import digests, is_whole, lacking, stamp_of
 from engine.domain.people.events import Event
 from engine.domain.people.fold import MAX_DEVICES
 from engine.domain.people.memory import united_past, united_waiting
@@ -155,6 +156,12 @@ def _of_last_seen(name: str) -> Callable[[Profile, Profile, Workspace], Any]:
     return unite
 
 
+def _counted_by_both(one: Profile, other: Profile, workspace: Workspace) -> tuple[Computed, ...]:
+    """What is counted whole of both; the rest is counted from their log."""
+    lacked = {trait.name for person in (one, other) for trait in lacking(person, workspace)}
+    return tuple(trait for trait in workspace.computed if trait.name not in lacked)
+
+
 UNITED: Mapping[str, Callable[[Profile, Profile, Workspace], Any]] = {
     "seq": lambda one, other, _: one.seq + other.seq,
     "created_at": lambda one, other, _: min(one.created_at, other.created_at),
@@ -162,8 +169,9 @@ UNITED: Mapping[str, Callable[[Profile, Profile, Workspace], Any]] = {
     "identities": _identities,
     "traits": _traits,
     "computed": lambda one, other, workspace: computed.merged(
-        one.computed, other.computed, workspace.computed
+        one.computed, other.computed, _counted_by_both(one, other, workspace)
     ),
+    "counted": lambda one, other, workspace: stamp_of(_counted_by_both(one, other, workspace)),
     "consent": _consent,
     "consent_history": lambda one, other, _: united_history(one.consent_history, other.consent_history),
     "sharing": _sharing,
@@ -190,6 +198,9 @@ def uncounted(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> 
     places stays counted: which fences it crossed hangs on what came before."""
     kind = TRIGGERS.get(event.kind)
     counted = rules.computed_by_trigger.get((kind, event.name)) if kind is not None else None
+    if counted and not is_whole(profile, rules.workspace):
+        known = digests(profile.counted)
+        counted = tuple(trait for trait in counted if trait.digest in known)
     if not counted:
         return profile
     scope = Scope(event=event_view(event), geofence={}, now=now)

@@ -191,6 +191,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     identities: tuple[Identity, ...] = ()
     traits: dict[str, Trait] = {}
     computed: dict[str, Any] = {}
+    counted: bytes = b""
+    """The definitions that `computed` is whole for."""
     consent: dict[str, Consent] = {}
     consent_history: tuple[Stated, ...] = ()
     sharing: Consent | None = None

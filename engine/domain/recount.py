@@ -1,0 +1,92 @@
+"""A profile's log counted once more, for traits that are newer than what happened.
+
+Exact where the log is whole: every event is counted at the moment at which it was folded in, with
+the visits to places that were seen then. Events past their retention, and visits past that of
+positions, are not there to be counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from engine.domain.decide import TRIGGERS
+from engine.domain.offers import caps
+from engine.domain.offers.rules import Computed, RuleSet, TriggerKind
+from engine.domain.offers.scope import Scope
+from engine.domain.people import computed, fold
+from engine.domain.people.events import Event, Sender
+from engine.domain.people.profiles import Profile
+from engine.domain.people.timers import is_internal
+from engine.domain.views import event_view, fence_view
+
+
+class Logged(msgspec.Struct, frozen=True, kw_only=True):
+    """An event of the log: when it was folded in, the zone that the person was in where no phone had
+    stated one, and the visits (kind, name, geofence, at) that it showed then."""
+
+    event: Event
+    now: datetime
+    zone: str | None = None
+    places: tuple[tuple[str, str, str, datetime], ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Logged({self.event!r})"
+
+
+class Recounting:
+    """The states of some traits over a profile's events, which are given in their order."""
+
+    def __init__(self, rules: RuleSet, profile: Profile, traits: Iterable[Computed]) -> None:
+        self._rules = rules
+        self._wanted = {trait.name for trait in traits}
+        self._person = msgspec.structs.replace(profile, seq=0, timezone=None, locale=None)
+        self._told: set[tuple[str, str]] = set()
+        self._states: dict[str, Any] = {}
+
+    @property
+    def states(self) -> Mapping[str, Any]:
+        """By trait, None where nothing of it happened."""
+        return {name: self._states.get(name) for name in self._wanted}
+
+    def take(self, logged: Logged) -> None:
+        event, rules = logged.event, self._rules
+        message = (event.sender.value, event.message_id)
+        if message in self._told:  # two people had it who are one now
+            return
+        self._told.add(message)
+        zone = caps.zone(self._stated_zone(logged) or logged.zone, rules.workspace.timezone)
+        for kind, name, fence, at in _triggers(logged):
+            counted = rules.computed_by_trigger.get((kind, name), ())
+            if missing := [trait for trait in counted if trait.name in self._wanted]:
+                scope = Scope(
+                    event=event_view(event),
+                    geofence=fence_view(rules.fences.get(fence), at),
+                    local=caps.local_view(at.astimezone(zone)),
+                    now=logged.now,
+                )
+                self._states, _ = computed.count_in(self._states, missing, scope, at, rules.workspace)
+
+    def _stated_zone(self, logged: Logged) -> str | None:
+        person, event = self._person, logged.event
+        timezone, locale = fold.zone_and_locale(person, event)
+        seen = max(person.last_seen if person.seq else logged.now, event.timestamp)
+        self._person = msgspec.structs.replace(
+            person,
+            seq=person.seq + 1,
+            last_seen=person.last_seen if event.sender is Sender.ENGINE else seen,
+            timezone=timezone,
+            locale=locale,
+        )
+        return timezone
+
+
+def _triggers(logged: Logged) -> Iterable[tuple[TriggerKind, str, str, datetime]]:
+    event = logged.event
+    if (kind := TRIGGERS.get(event.kind)) is not None and not is_internal(event):
+        yield kind, event.name, "", event.timestamp
+    for place, name, fence, at in logged.places:
+        yield TriggerKind(place), name, fence, at
