@@ -85,8 +85,9 @@ def rule(
         problems.append(entry.key.problem('a rule needs "when": what sets it off'))
     else:
         when = trigger(found["when"], problems, declared, lambda below: rule_names(declared, below))
-    after = steps(found["after"], problems, declared, "after") if "after" in found else ()
-    unless = steps(found["unless"], problems, declared, "unless") if "unless" in found else ()
+    at_place = when is None or when.kind in PLACED
+    after = steps(found["after"], problems, declared, "after", at_place) if "after" in found else ()
+    unless = steps(found["unless"], problems, declared, "unless", at_place) if "unless" in found else ()
     condition = None
     if "if" in found:
         below = geofence_names(when, declared)

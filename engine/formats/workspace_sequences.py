@@ -16,19 +16,21 @@ from engine.formats.workspace_values import Problems, duration, shown
 MOST_STEPS: Final = 16
 
 
-def steps(node: AnyNode, problems: Problems, declared: Declared, what: str) -> tuple[Step, ...]:
-    """One event that is looked back at, or a list of them."""
+def steps(
+    node: AnyNode, problems: Problems, declared: Declared, what: str, at_place: bool
+) -> tuple[Step, ...]:
+    """One event that is looked back at, or a list of them, by a rule that is set off `at_place` or not."""
     items = node.items if isinstance(node, ListNode) else (node,)
     if not items:
         problems.append(node.problem(f"expected an event or a list of them, found {shown(node)}"))
     if len(items) > MOST_STEPS:
         problems.append(node.problem(f"more than {MOST_STEPS} events under {what}:"))
         return ()
-    found = (_step(item, problems, declared) for item in items)
+    found = (_step(item, problems, declared, at_place) for item in items)
     return tuple(step for step in found if step is not None)
 
 
-def _step(node: AnyNode, problems: Problems, declared: Declared) -> Step | None:
+def _step(node: AnyNode, problems: Problems, declared: Declared, at_place: bool) -> Step | None:
     before = len(problems)
     found = pattern(node, problems, declared, event_names, extra=("within", "by"))
     within: timedelta | None = None
@@ -36,6 +38,10 @@ def _step(node: AnyNode, problems: Problems, declared: Declared) -> Step | None:
         within = duration(node.entries["within"].node, problems)
     if found is None or len(problems) > before:
         return None
+    places = found.by is not None and any(path.startswith("geofence") for path in found.by.reads)
+    if places and isinstance(node, MapNode) and not at_place:
+        message = "the rule is set off at no geofence that could be the same"
+        problems.append(node.entries["by"].node.problem(message))
     # As it is written: a geofence that gets the tag later does not make another pattern of it.
     key = blake2b(_written(node, but="within").encode(), digest_size=6).hexdigest()
     return Step(key=key, pattern=found, within=within, text=_written(node))
