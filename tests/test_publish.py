@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from tests import served
+from engine.app.timers import Timers
+from engine.domain.offers.pauses import Pause, What, held
+from engine.domain.offers.pauses import paused as pauses_of
+from tests import lanes, served
 from tests.conftest import open_folder
 from tests.served import PushService, Served, until
 from tests.test_reload import SOON, identified, rules, standing, wish
@@ -147,3 +151,27 @@ def paused(engine: Served) -> bool:
     """Whether the engine has stopped something: it asks nobody but itself."""
     with identified(engine) as client:
         return wish(client)["reason"] == "paused"
+
+
+async def test_offers_put_off_stay_so_while_their_rule_is_stopped(postgres_dsn: str) -> None:
+    """And are decided again in full when it goes on."""
+    workspace = lanes.WORKSPACE + b'quiet_hours: {from: "21:00", to: "08:00", then: defer}\n'
+    rules = lanes.rule_set(workspace=workspace)
+    night = lanes.NOW.replace(hour=23)
+    stops = [Pause(id="1", what=what, name=name, since=night) for what, name in STOPS]
+    async with lanes.engine(postgres_dsn, rules) as engine:
+        engine.now = night
+        reply = await engine.send(lanes.arrival("ada"), lanes.event(name="Thank Me", user="ada", at=night))
+        assert lanes.outcomes(reply) == [("thanks", "deferred", "quiet_hours")]
+        engine.now = night + timedelta(hours=9, minutes=30)
+        offers = {rule.id: rule.offers for rule in rules.rules.values()}
+        for stop in stops:
+            standing = held(pauses_of([stop]), offers)
+            timers = Timers(engine.store, engine.lane, lambda: engine.now, lambda h=standing: h)
+            assert await timers.fire_due() == 0
+        other = held(pauses_of([Pause(id="2", what="rule", name="cafe", since=night)]), offers)
+        assert await Timers(engine.store, engine.lane, lambda: engine.now, lambda: other).fire_due() == 1
+    assert len(engine.sends) == 1
+
+
+STOPS: list[tuple[What, str]] = [("rule", "thanks"), ("offer", "thanks"), ("channel", "push"), ("all", "")]

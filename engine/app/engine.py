@@ -39,7 +39,7 @@ from engine.app.sweeps import Sweeps
 from engine.app.tick import Pipeline
 from engine.app.timers import Timers
 from engine.app.weather import Weather
-from engine.domain.offers.pauses import paused
+from engine.domain.offers.pauses import Held, held, paused
 
 LOOK_SECONDS = 1.0
 """How often an engine looks at what others did, where no notice comes."""
@@ -123,7 +123,7 @@ class Engine:
         )
         self.lane = Lane(pipeline)
         self.merges = Merges(self.store, self.cache.evict)
-        self.timers = Timers(self.store, self.lane, self.clock)
+        self.timers = Timers(self.store, self.lane, self.clock, self._held)
         self.backfill = Backfill(self.store, self.lane, lambda: self.ruling, self.clock)
         self.ingest = Ingest(
             lane=self.lane,
@@ -242,6 +242,12 @@ class Engine:
             await self._safely(self.look_at_pauses())
             if "reload" in told or not self._follows_folders:
                 await self._safely(self.reloading.reload(anew="reload" in told))
+
+    def _held(self) -> Held:
+        rules = self.ruling.rules
+        return held(
+            rules.paused, {rule.id: rule.offers for rule in rules.rules.values()} if rules.paused else {}
+        )
 
     async def look_at_pauses(self) -> None:
         """Stops what operators have stopped since, and goes on with what they let go on."""

@@ -18,6 +18,7 @@ from engine.adapters.postgres.store import DueTimer, Store
 from engine.app.clock import Clock
 from engine.app.lane import Lane
 from engine.app.replies import Overloaded, Pending, Reply
+from engine.domain.offers.pauses import NOTHING_HELD, Held
 from engine.domain.people.events import Event
 from engine.domain.people.profiles import PROFILE_NAMESPACE
 from engine.domain.whereabouts import WITHDRAWN
@@ -35,10 +36,13 @@ _decode = msgspec.json.Decoder(Event).decode
 class Timers:
     """The task that feeds due timers to a lane."""
 
-    def __init__(self, store: Store, lane: Lane, clock: Clock) -> None:
+    def __init__(
+        self, store: Store, lane: Lane, clock: Clock, held: Callable[[], Held] = lambda: NOTHING_HELD
+    ) -> None:
         self._store = store
         self._lane = lane
         self._clock = clock
+        self._held = held
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -80,7 +84,9 @@ class Timers:
 
     async def _fire_due(self, *, paced: bool) -> int:
         fired = 0
-        while due := await self._store.claim_timers(self._clock(), CLAIMED_AT_ONCE, LEASE, paced=paced):
+        while due := await self._store.claim_timers(
+            self._clock(), CLAIMED_AT_ONCE, LEASE, paced=paced, held=self._held()
+        ):
             await self._fire(due, paced=paced)
             fired += len(due)
             if len(due) < CLAIMED_AT_ONCE:

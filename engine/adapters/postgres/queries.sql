@@ -221,6 +221,9 @@ UPDATE timers t SET leased_until = now() + $3::interval
 FROM (
     SELECT bucket, profile_id, id FROM timers
     WHERE paced = $4 AND due_at <= $1 AND (leased_until IS NULL OR leased_until < now())
+        -- What was put off and is stopped now stays put off: $5 everything, $6 of these rules.
+        AND NOT (starts_with(id, '$deferred:')
+            AND ($5::boolean OR event->'properties'->>'rule' = ANY ($6::text[])))
     ORDER BY due_at LIMIT $2
     FOR UPDATE SKIP LOCKED
 ) d

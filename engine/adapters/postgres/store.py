@@ -21,6 +21,7 @@ import asyncpg
 import msgspec
 
 from engine.adapters.postgres.rows import Commit, Shared
+from engine.domain.offers.pauses import NOTHING_HELD, Held
 from engine.domain.people.events import Event
 from engine.domain.people.profiles import (
     IdentityKey,
@@ -302,11 +303,17 @@ class Store:
         return bytes(row[0])
 
     async def claim_timers(
-        self, now: datetime, limit: int, lease: timedelta, *, paced: bool = False
+        self,
+        now: datetime,
+        limit: int,
+        lease: timedelta,
+        *,
+        paced: bool = False,
+        held: Held = NOTHING_HELD,
     ) -> list[DueTimer]:
-        """Due timers, leased to this engine: the paced ones, or the others. A timer comes again if its
-        event is not committed."""
-        rows = await self.fetch("claim_timers", now, limit, lease, paced)
+        """Due timers, leased to this engine: the paced ones, or the others, without the offers put off
+        that are `held`. A timer comes again if its event is not committed."""
+        rows = await self.fetch("claim_timers", now, limit, lease, paced, held.everything, held.rules)
         due = [DueTimer(r[0], str(r[1]), r[2], r[3], r[4].encode()) for r in rows]
         return sorted(due, key=lambda timer: timer.due_at)
 

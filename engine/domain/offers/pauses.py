@@ -53,6 +53,27 @@ class Paused(msgspec.Struct, frozen=True):
 NOTHING_PAUSED = Paused()
 
 
+class Held(msgspec.Struct, frozen=True):
+    """Offers put off that must stay so: all, or those of some rules."""
+
+    everything: bool = False
+    rules: tuple[str, ...] = ()
+
+
+NOTHING_HELD = Held()
+
+
+def held(stopped: Paused, offers: Mapping[str, Iterable[str]]) -> Held:
+    """What is held of offers put off; `offers` are those that each rule may make."""
+    if not stopped:
+        return NOTHING_HELD
+    if stopped.stop(None, None, "push") is not None:
+        return Held(everything=True)
+    named = {*stopped.names("offer")}
+    rules = {*stopped.names("rule"), *(rule for rule, may in offers.items() if not named.isdisjoint(may))}
+    return Held(rules=tuple(sorted(rules)))
+
+
 def paused(pauses: Iterable[Pause]) -> Paused:
     """The stops together; of two for the same the first one is shown."""
     ordered = tuple(sorted(pauses, key=lambda pause: (pause.since, pause.id)))
