@@ -11,6 +11,7 @@ from geographiclib.geodesic import Geodesic  # type: ignore[import-untyped]
 
 from engine.domain.offers.decisions import Outcome
 from engine.domain.people.events import Location
+from engine.domain.places.approach import Approaches
 from engine.domain.places.fence_index import Fence, build
 from engine.domain.places.interest import Interest, interest
 from engine.domain.places.presence import SILENCE, Fix, Presence, Transition, step
@@ -151,6 +152,19 @@ def test_over_the_antimeridian_and_into_a_polygon() -> None:
         presence = moved.presence
         kinds += [(t.kind, t.fence) for t in moved.transitions]
     assert kinds == [("approach", "bay"), ("enter", "bay"), ("exit", "bay")]
+
+
+def test_near_finds_all_that_is_near() -> None:
+    spots = [(0.0, 179.99), (0.0, -179.99), (89.99, 0.0), (89.99, 180.0), (-45.0, 10.0), (-45.0, 10.02)]
+    spots += [(52.66 + k / 300, -8.63 + k / 500) for k in range(20)]
+    index = build([Fence(str(n), Circle(north, east, 50)) for n, (north, east) in enumerate(spots)])
+    approaches = Approaches(index, {str(n): (60,) for n in range(len(spots))})
+    for latitude, longitude in [*spots, (1.0, 1.0), (52.7, -8.6), (-45.0, 10.01)]:
+        for meters in (10.0, 3000.0, 30_000.0, 2_000_000.0):
+            near = sorted(fence for _, fence in approaches.near(latitude, longitude, meters))
+            assert near == sorted(
+                fence for fence in index.fences if index.distance_meters(fence, latitude, longitude) <= meters
+            )
 
 
 RULES = """

@@ -7,12 +7,12 @@ standing included, says better when a bus is there than its speed of this moment
 
 from __future__ import annotations
 
-from math import cos, radians, sin
+from math import cos, hypot, radians, sin
 from typing import Final
 
 import msgspec
 
-from engine.domain.places.earth import METERS_PER_DEGREE_AT_LEAST, meters_between
+from engine.domain.places.earth import METERS_PER_DEGREE_AT_LEAST
 from engine.domain.places.fixes import Fix
 
 STRIDE_METERS: Final = 20.0
@@ -29,6 +29,9 @@ FASTEST_METERS_PER_SECOND: Final = 100.0
 STANDING_METERS_PER_SECOND: Final = 0.5
 _SURE_HEADING_METERS_PER_SECOND: Final = 1.0
 """Phones give a heading to those who stand, too; it means nothing then."""
+
+
+_METERS_PER_DEGREE: Final = 111_200.0
 
 
 class Waypoint(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -63,6 +66,13 @@ def memory_seconds(ahead_seconds: float) -> float:
     return min(max(2.0 * ahead_seconds, SHORTEST_MEMORY_SECONDS), LONGEST_MEMORY_SECONDS)
 
 
+def _between(point: Waypoint, fix: Fix) -> float:
+    """Metres on a flat map, good to half a percent over the ways of some minutes, in a third of the
+    time of the exact one."""
+    east = (fix.longitude - point.longitude + 180.0) % 360.0 - 180.0
+    return _METERS_PER_DEGREE * hypot(fix.latitude - point.latitude, east * cos(radians(fix.latitude)))
+
+
 def recent(way: Way, fix: Fix, memory: float) -> Way:
     """The way, unless nothing of it is younger than `memory` seconds."""
     return way if way and fix.at.timestamp() - way[-1].at <= memory else ()
@@ -75,7 +85,7 @@ def walked(way: Way, fix: Fix, memory: float) -> Way:
     if not way:
         return (Waypoint(fix.latitude, fix.longitude, at, 0.0),)
     last = way[-1]
-    step = meters_between(last.latitude, last.longitude, fix.latitude, fix.longitude)
+    step = _between(last, fix)
     seconds = at - last.at
     if seconds <= 0.0 or step > FASTEST_METERS_PER_SECOND * seconds + 2 * fix.accuracy_meters:
         return (Waypoint(fix.latitude, fix.longitude, at, 0.0),)
@@ -99,7 +109,7 @@ def course(way: Way, fix: Fix) -> Course | None:
         )
     away = max(STRIDE_METERS, fix.accuracy_meters)
     for point in reversed(way):
-        step = meters_between(point.latitude, point.longitude, fix.latitude, fix.longitude)
+        step = _between(point, fix)
         if step >= away:
             east = (fix.longitude - point.longitude + 180.0) % 360.0 - 180.0
             return Course((fix.latitude - point.latitude) / step, east / step)
@@ -129,5 +139,5 @@ def _mean(way: Way, fix: Fix, seconds: float) -> float | None:
     if start is None or at - start.at < 1.0:
         return None
     last = way[-1]
-    step = meters_between(last.latitude, last.longitude, fix.latitude, fix.longitude)
+    step = _between(last, fix)
     return (last.along_meters - start.along_meters + step) / (at - start.at)
