@@ -24,6 +24,7 @@ COMMANDS = {
     "demo": "Replay a real bus ride through the engine, on an embedded database of its own.",
     "test": "Play a workspace's scenario tests: no server, no database.",
     "check": "Check a workspace: every problem with its file, line and column.",
+    "schema": "Write JSON Schemas of all files, so that editors complete and explain.",
     "new": "Write a recipe to start from: rules with tests.",
     "identities": "Who a person is and why; and two people who were taken for one.",
     "import": "Bring in a file of profiles, purchases, consents, accounts, interactions or geofences.",
