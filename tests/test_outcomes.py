@@ -161,6 +161,26 @@ def test_journeys_are_made_of_rules() -> None:
     assert one.wait(NOON + DAY) == []
 
 
+def test_messages_under_a_contract_are_followed_where_a_rule_asks_and_use_up_no_cap() -> None:
+    order = "  order: {when: Order, offer: ready}\n"
+    rules = order + (
+        "  forgotten: {when: {event: Offer Delivered, for: 30m, if: event.rule == 'order'}, "
+        "unless: {event: Offer Tapped, within: 30m}, offer: ready}\n"
+        "  wish: {when: Wish, offer: cookie}\n"
+    )
+    for taps in (True, False):
+        one = Story(rule_set(OFFERS + rules, WORKSPACE + "caps: [{times: 1, per: 1d}]\n"))
+        made = one.ask(event("Order"))
+        one.tell(outcome("Offer Delivered", made))
+        if taps:
+            one.tell(outcome("Offer Tapped", made, NOON + seconds(60), Sender.CLIENT))
+        assert [d.rule for d in one.wait(NOON + HOUR)] == ([] if taps else ["forgotten"])
+        assert one.wish(NOON + HOUR, NOON + 2 * HOUR) == ["offered", "capped"]
+    plain = Story(rule_set(OFFERS + order, WORKSPACE.replace("{count: Offer Converted}", "{count: X}")))
+    plain.ask(event("Order"))
+    assert plain.profile.contacts == ()
+
+
 # caps
 
 

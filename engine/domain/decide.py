@@ -286,7 +286,7 @@ def judge(
             continue
         room -= won.channel == "in_app"
         sends.append(Sending(decision, won, device_id, address))
-        if not won.stands_alone:  # what nobody can opt out of uses up nobody's caps
+        if not won.stands_alone or (won.is_contract and not won.is_action and rules.follows_outcomes):
             contact = contest.contact_of(decision, won)
             profile = fold.with_contact(profile, contact, now - rules.contact_horizon)
             if rules.expires and decision.expires_at is not None:

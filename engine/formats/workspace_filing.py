@@ -21,7 +21,7 @@ from engine.domain.offers.rules import (
     TripPlan,
     Workspace,
 )
-from engine.domain.people.outcomes import EXPIRED
+from engine.domain.people.outcomes import EXPIRED, OUTCOMES
 from engine.domain.places.fence_index import Fence, FenceIndex, build
 from engine.domain.places.interest import Interest, interest
 from engine.domain.places.trips import PACE_SECONDS
@@ -66,7 +66,9 @@ def filed(
         *(trait.pattern for trait in workspace.computed if trait.pattern is not None),
         *(offer.converts.pattern for offer in converting if offer.converts is not None),
     ]
-    expired = (TriggerKind.EVENT, EXPIRED)
+    named = (by_trigger, waits_by_trigger, remembered, computed_by_trigger)
+    told = {name for name in OUTCOMES if any((TriggerKind.EVENT, name) in filed for filed in named)}
+    contracts = {purpose.name for purpose in workspace.purposes.values() if purpose.basis == "contract"}
     return RuleSet(
         revision=revision,
         workspace=workspace,
@@ -85,8 +87,8 @@ def filed(
         placed=_placed(by_name),
         counts_by_clock=any(map(reads_clock, workspace.computed)),
         converts_by_trigger=converts_by_trigger,
-        expires=any(expired in names for names in (by_trigger, waits_by_trigger, remembered))
-        or expired in computed_by_trigger,
+        follows_outcomes=bool(told) or any(offers[o.id].purpose in contracts for o in converting),
+        expires=EXPIRED in told,
         audiences=audiences,
         audience_stamp=b"".join(sorted(audience.digest for audience in audiences)),
         audiences_read_all=read_all(audiences, workspace),

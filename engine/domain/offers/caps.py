@@ -67,6 +67,8 @@ def counted(contacts: Iterable[Contact], cap: Cap, local: datetime, rule: str | 
 
 
 def _came_to(contact: Contact, cap: Cap) -> bool:
+    if contact.uncounted:
+        return False
     if contact.shown:
         return True
     if contact.channel == "in_app" or cap.count == "shown":

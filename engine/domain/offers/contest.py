@@ -97,6 +97,7 @@ def contact_of(decision: Decision, won: Candidate) -> Contact:
         channel=decision.channel,
         purpose=won.purpose.name,
         decision=decision.id,
+        uncounted=won.is_contract,
         by={cap.by.text: won.value_of(cap.by) for cap in won.rule.caps if cap.by is not None},
     )
 

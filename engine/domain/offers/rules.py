@@ -325,6 +325,8 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
     scheduled: tuple[Rule, ...] = ()
     """The rules that have a schedule."""
     converts_by_trigger: Mapping[tuple[TriggerKind, str], tuple[Offer, ...]] = {}
+    follows_outcomes: bool = False
+    """Whether anything looks at what becomes of offers, those under a contract among them."""
     expires: bool = False
     """Whether anything wants to know that an offer expired."""
     watched: frozenset[str] = frozenset()

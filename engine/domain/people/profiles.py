@@ -116,8 +116,8 @@ class Address(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults
 
 
 class Contact(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """An offer that was made: what frequency caps count, and what a conversion is attributed to. `by`
-    holds the values that caps count apart, by path."""
+    """An offer that was made: what frequency caps count, and what outcomes are attributed to. `by` holds
+    the values that caps count apart, by path; what was due under a contract is `uncounted`."""
 
     at: datetime
     offer: str
@@ -129,6 +129,7 @@ class Contact(msgspec.Struct, frozen=True, gc=False, array_like=True):
     shown: bool = False
     converted: bool = False
     by: dict[str, str] = {}
+    uncounted: bool = False
 
 
 class Membership(msgspec.Struct, frozen=True, gc=False, array_like=True, omit_defaults=True):
