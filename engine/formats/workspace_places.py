@@ -162,19 +162,20 @@ class Places:
             self._problems.append(read)
             self.is_complete = False
             return
+        tag_sets: dict[frozenset[str], frozenset[str]] = {}  # of a million places many have the same
         for line, fence in enumerate(read, 2):
             first = self._said.get(fence.id)
             if first is not None:
                 self._problems.append(Problem(target, line, 1, _twice(fence.id, first)))
-            for tag in fence.tags:
-                self.tags.setdefault(tag, set())
-            self._take(fence.id, (target, line), tags | fence.tags)
-            self.fences[fence.id] = msgspec.structs.replace(
-                fence,
-                tags=tags | fence.tags,
-                properties={**fence.properties, **stated},
-                opening=self._opening(hours, fence.shape),
-            )
+            both = tag_sets.get(fence.tags)
+            if both is None:
+                both = tag_sets[fence.tags] = fence.tags | tags
+                for tag in both:
+                    self.tags.setdefault(tag, set())
+            self._take(fence.id, (target, line), both)
+            properties = {**fence.properties, **stated} if stated else fence.properties
+            opening = self._opening(hours, fence.shape)
+            self.fences[fence.id] = Fence(fence.id, fence.shape, both, properties, opening)
 
     def _find(self, node: AnyNode, path: str) -> tuple[str, bytes] | None:
         """The file's name in the workspace, and its content."""
