@@ -175,3 +175,18 @@ async def test_offers_put_off_stay_so_while_their_rule_is_stopped(postgres_dsn: 
 
 
 STOPS: list[tuple[What, str]] = [("rule", "thanks"), ("offer", "thanks"), ("channel", "push"), ("all", "")]
+
+
+def test_a_proof_reaches_ones_own_phone_as_every_push_does(house: House) -> None:
+    house.until_all_run(house.publish(5))
+    with identified(house.one, "me"):
+        report = house.command("send", "wish-5", "--to", "user_id:me")
+    assert (report["state"], report["title"], report["body"]) == ("sent", "Gift 5", "0")
+    message = house.pushes.delivered()[report["id"]]
+    assert message["data"]["rule"] == "wish-5"
+    assert message["token"] == "t"
+    counted = served.fetch(house.dsn, "SELECT count(*) FROM decisions WHERE id = $1", report["id"])
+    assert counted[0][0] == 0
+    assert "nobody is known" in house.command("send", "wish-5", "--to", "user_id:nobody", code=1)
+    assert 'did you mean "wish-5"?' in house.command("send", "wish-6", "--to", "user_id:me", code=1)
+    house.command("send", "wish-5", "--to", "me", code=2)

@@ -9,9 +9,11 @@ import msgspec
 
 from engine.app.ruling import Ruling, scores_of
 from engine.domain import decide
-from engine.domain.candidates import Slots
+from engine.domain.candidates import Slots, put_forward, reachable, scope_of
 from engine.domain.observation import Observation, Trigger
+from engine.domain.offers import caps
 from engine.domain.offers.decisions import Decision
+from engine.domain.offers.eligibility import Candidate
 from engine.domain.offers.patterns import TriggerKind
 from engine.domain.people.events import Event, Kind
 from engine.domain.people.profiles import Profile
@@ -58,6 +60,15 @@ class Hypothesis:
             ).decisions
             for number, (one, verdict) in enumerate(zip(seen, verdicts, strict=True))
         ]
+
+    def candidates(self, profile: Profile, now: datetime) -> list[Candidate]:
+        """What the rule would put forward for somebody, before any gate."""
+        rules = self._ruling.rules
+        seen = self._seen(profile, now, None)
+        local = now.astimezone(caps.zone(profile.zone, rules.workspace.timezone))
+        scope = scope_of(rules, seen, now, local, reachable(profile)[1], {})
+        matched = [(seen.triggers[0], self.rule)]
+        return list(put_forward(rules, matched, scope, profile, self._slots.placements))
 
     def _seen(self, profile: Profile, now: datetime, event: Event | None) -> Observation:
         rules = self._ruling.rules

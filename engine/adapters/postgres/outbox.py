@@ -127,6 +127,24 @@ class Outbox:
         refused = {(str(row["id"]), str(row["lease"])) for row in rows}
         return [s for s in ordered if (s.send.id, s.send.lease) in refused]
 
+    async def put(self, send: Send) -> None:
+        """A send of nobody's, for whichever engine claims it first."""
+        await self._fetch(
+            "put",
+            send.bucket,
+            send.id,
+            send.profile_id,
+            send.provider,
+            send.purpose,
+            _json(send.payload).decode(),
+            send.expires_at,
+        )
+
+    async def state(self, send: Send) -> tuple[str, str | None]:
+        """Pending, sent, dropped or dead; and why, where somebody said."""
+        (row,) = await self._fetch("state", send.bucket, send.id)
+        return row["state"], row["code"]
+
     async def dead(self, limit: int, before: datetime | None = None) -> list[DeadLetter]:
         """Sends that wait for an operator, the newest first."""
         rows = await self._fetch("dead", limit, before)

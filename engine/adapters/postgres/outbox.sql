@@ -80,3 +80,10 @@ RETURNING id;
 -- name: counts
 SELECT state, provider, count(*) AS rows FROM outbox
 WHERE state IN ('pending', 'dead') GROUP BY state, provider;
+
+-- name: put
+INSERT INTO outbox (bucket, id, profile_id, provider, purpose, payload, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6::text::json, $7);
+
+-- name: state
+SELECT state, result->>'code' AS code FROM outbox WHERE bucket = $1 AND id = $2;

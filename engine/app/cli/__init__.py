@@ -38,6 +38,7 @@ COMMANDS = {
     "explain": "One decision as a person would tell it: what came in, each candidate, what stopped it.",
     "why-not": "Why a rule makes somebody no offer now, and when its trigger last came.",
     "reach": "How many people a rule could reach now, and how many each gate takes away.",
+    "send": "Send one rule's message to one's own phone, through the real outbox.",
     "publish": "Make a workspace the active one for engines that follow the database; history, rollback.",
     "pause": "Stop a rule, an offer, a channel or everything, on every engine.",
     "resume": "Let what was stopped go on.",
