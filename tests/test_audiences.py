@@ -6,10 +6,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from engine.domain import decide
 from engine.domain.offers.rules import TriggerKind
+from engine.domain.offers.scope import Scope
 from engine.domain.people.audiences import TIMER
+from engine.domain.people.computed import profile_view
 from engine.domain.people.events import Event, Kind, Sender
 from engine.domain.people.profiles import Membership, Profile
 from engine.formats.workspace import load
@@ -23,6 +27,11 @@ computed:
   orders: {count: Order Completed}
   days_since_order: {days_since: Order Completed}
   days_since_visit: {days_since: {page: Home}}
+  recent_orders: {count: Order Completed, within: 2d}
+  last_day: {last: event.name, of: Order Completed, within: 1h}
+  orders_each: {ratio: recent_orders, of: orders}
+  activity: {steps: days_since_order, from: {active: 0, asleep: 7, gone: 30.5}}
+  rush: {steps: recent_orders, from: {calm: 0, busy: 2}}
 """
 AUDIENCES = """
 audiences:
@@ -112,6 +121,12 @@ def test_time_alone_makes_a_member_to_the_second() -> None:
          [DAY - seconds(3600), DAY]),
         ("profile.days_since_order >= profile.age", [40 * DAY]),
         ("profile.days_since_order - profile.days_since_visit > 1.0", []),
+        ("profile.activity == 'asleep'", [7 * DAY, 30.5 * DAY]),
+        ("profile.recent_orders > 0", [timedelta(0), 2 * DAY + timedelta(minutes=15)]),
+        ("profile.orders_each < 1.0", [2 * DAY + timedelta(minutes=15)]),
+        ("has(profile.last_day)", [timedelta(0), timedelta(hours=1, minutes=1)]),
+        ("profile.recent_orders > 0 || profile.activity == 'gone'",
+         [timedelta(0), 2 * DAY + timedelta(minutes=15), 30.5 * DAY]),
         ("profile.age > 30 ? profile.days_since_order >= 5 : profile.days_since_order >= 3", [5 * DAY]),
     ],
 )  # fmt: skip
@@ -229,6 +244,56 @@ def test_conditions_of_rules_read_the_membership_of_the_moment() -> None:
         "offered",
         "offered",
     ]
+
+
+HISTORIES = st.lists(
+    st.tuples(
+        st.sampled_from(["order", "visit", "age", "nothing"]),
+        st.timedeltas(timedelta(0), 20 * DAY),
+        st.integers(0, 60),
+    ),
+    max_size=8,
+)
+ALL = """
+audiences:
+  fresh: profile.days_since_order < 3
+  week: profile.days_since_order >= 7 && profile.days_since_order < 14.25
+  asleep: profile.activity == "asleep" || profile.rush == "busy"
+  old: profile.days_since_visit * 2 > profile.age
+  both: '"fresh" in profile.audiences || !("week" in profile.audiences)'
+  recent: profile.recent_orders > 0 && profile.orders_each > 0.4
+"""
+
+
+@settings(max_examples=80, deadline=None)
+@given(HISTORIES)
+def test_timers_and_their_absence_tell_the_same(history: list[tuple[str, timedelta, int]]) -> None:
+    """Whether every timer fires in time or none ever does: the same people enter and leave at the same
+    moments, and at each event are in what their conditions say then."""
+    rules = rule_set(GIFT + ALL, WORKSPACE)
+    prompt, late = Story(rules), Story(rules)
+    told: tuple[list[Any], list[Any]] = ([], [])
+    at = NOON
+    for what, after, age in history:
+        at += after
+        while (due := prompt.profile.audiences.armed) is not None and due < at:
+            ring(prompt)
+            told[0].extend(changes(prompt))
+        happened = {
+            "order": order(at),
+            "visit": visit(at),
+            "age": event("", at, kind=Kind.IDENTIFY, traits={"age": age}),
+            "nothing": event("Wish", at),
+        }[what]
+        for one, log in zip((prompt, late), told, strict=True):
+            one.tell(happened)
+            log.extend(changes(one))
+            view = profile_view(one.profile, rules.workspace, at)
+            for audience in rules.audiences:
+                answer = audience.condition.evaluate(Scope(profile=view, now=at))
+                assert (answer is True) is (audience.name in members(one)), audience.name
+    assert told[0] == told[1]
+    assert members(prompt) == members(late)
 
 
 # Propensities
