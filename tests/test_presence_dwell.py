@@ -169,6 +169,13 @@ def test_the_document_forgets_stays_that_ended(gap: int) -> None:
     assert story.profile.presence.stayed == {}
 
 
+def test_what_is_told_long_after_it_sets_no_timers() -> None:
+    story = Story(rule_set(RULES))
+    story.tell(fix(history=True), NOON + timedelta(days=30))
+    assert story.seen is not None
+    assert not story.seen.alarms
+
+
 async def test_two_engines_tell_a_stay_once(postgres_dsn: str) -> None:
     rules = rule_set(RULES, COUNTS)
     people = [f"p{n}" for n in range(20)]

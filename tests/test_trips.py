@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+import msgspec
 import pytest
 from geographiclib.geodesic import Geodesic  # type: ignore[import-untyped]
 
@@ -177,6 +178,12 @@ def test_where_a_trip_goes(order: dict[str, object], to: str | None, note: str |
     assert [trip.fence for trip in story.profile.trips.values()] == ([to] if to else [])
     assert story.seen is not None
     assert story.seen.notes == ((note,) if note else ())
+
+
+def test_an_order_of_the_past_begins_no_trip() -> None:
+    story = Trip()
+    story.happens(msgspec.structs.replace(placed(), history=True))
+    assert story.profile.trips == {}
 
 
 def test_many_orders_stay_bounded_and_large_ones_are_not_kept() -> None:

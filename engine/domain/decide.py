@@ -103,12 +103,13 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
         triggers.append(Trigger(TriggerKind(transition.kind), name, transition.at, fence))
 
     trips = unplaced(profile.trips) if forgotten and profile.trips else profile.trips
-    if rules.trips and (trips or triggers):
+    if rules.trips and (trips or triggers) and not event.history:
         went = travelled(rules, trips, presence, sighted.presence, event, triggers, now)
         trips, notes = went.trips, notes + went.notes
         triggers += went.triggers
 
-    waiting, alarms = profile.waiting, forgotten + sighted.alarms
+    rung = Alarms((), sighted.alarms.cancelled) if event.history else sighted.alarms
+    waiting, alarms = profile.waiting, forgotten + rung
     if is_internal(event) and event.name == memory.WAITED:
         ended = memory.waited(profile, event.properties)
         if ended is not None:
