@@ -21,6 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from engine.adapters.postgres.embedded import EmbeddedPostgresError
 from loadtest import approach as approaches
 from loadtest import core, scenarios
+from loadtest import history as histories
 from loadtest import match as matching
 from loadtest import regions as watched
 from loadtest.results import LoadtestError
@@ -118,6 +119,18 @@ def match(*, million: bool = False, json: Json = False) -> None:
     console = Console()
     console.print(matching.table(report))
     console.print(matching.notes(report), highlight=False, soft_wrap=True)
+
+
+@app.command
+def history(
+    *, events: Annotated[int, Parameter(validator=Number(gte=1_000))] = 100_000, json: Json = False
+) -> None:
+    """Try the active rules on a recorded past: is every decision made again, and how fast?"""
+    report = histories.measure(events, lambda what: errors.print(f"{what} …"))
+    if json:
+        print(msgspec.json.encode(report).decode())
+        return
+    Console().print(histories.table(report))
 
 
 @app.command
