@@ -18,7 +18,7 @@ from engine.domain.offers.rules import RuleSet
 from engine.domain.people.audiences import follow
 from engine.domain.people.computed import profile_view
 from engine.domain.people.events import Event, Kind
-from engine.domain.people.profiles import Profile
+from engine.domain.people.profiles import Profile, encode_profile, new_profile
 from engine.formats.workspace import load
 from tests.lanes import CAFE, FAR, NOW, Engine, engine, event, fetch
 
@@ -272,3 +272,16 @@ async def test_a_second_round_finds_whom_an_engine_touched_by_other_rules(postgr
         same_counts(await people(one, "ada"), oracle(after, order), after, one.now)
         (row,) = await fetch(postgres_dsn, "SELECT * FROM backfill")
         assert row["finished_at"] is not None
+
+
+async def test_whom_nobody_is_known_by_any_more_is_left_alone(postgres_dsn: str) -> None:
+    async with engine(postgres_dsn, rule_set(BEFORE)) as one:
+        await one.send(event(name="Order Completed", user="ada", properties={"x": 1}))
+        ada = (await people(one, "ada"))["ada"]
+        blank = encode_profile(new_profile(("user_id", "ada"), b"secret", one.now))
+        await fetch(postgres_dsn, "UPDATE profiles SET version = version + 1, document = $1", blank)
+        one.cache.evict(ada.id)
+        one.rules = rule_set(AFTER, PEOPLE)
+        await backfill(one).catch_up()
+        assert len(await fetch(postgres_dsn, "SELECT FROM events")) == 1
+        assert (await fetch(postgres_dsn, "SELECT document FROM profiles"))[0][0] == blank

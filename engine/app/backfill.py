@@ -174,7 +174,7 @@ def _key(rules: RuleSet) -> str:
 
 
 def _needs(profile: Profile, rules: RuleSet) -> bool:
-    if profile.ended is not None:
+    if profile.ended is not None or not profile.keys:  # nobody any more, an erased person for one
         return False
     return bool(lacking(profile, rules.workspace)) or profile.audiences.stamp != rules.audience_stamp
 
