@@ -11,6 +11,7 @@ import msgspec
 
 from engine.domain.offers.expressions import Expression, Names, Type
 from engine.domain.offers.rules import PLACED, Pattern, TriggerKind
+from engine.domain.places.shapes import Beacon
 from engine.formats.located_yaml import AnyNode, MapNode, Scalar
 from engine.formats.workspace_names import Declared, event_names, expression, fence_names
 from engine.formats.workspace_values import Problems, duration, fields, name, shown, unresolved
@@ -71,6 +72,9 @@ def pattern(
                 node.entries[kind].key.problem("an approach sets rules off, and is not remembered")
             )
             return None
+        if _PLACED[kind] is TriggerKind.APPROACH and _lies_nowhere(found[kind], found_pattern, declared):
+            problems.append(found[kind].problem("a beacon lies nowhere: nobody can approach it", "say enter"))
+            return None
         if _PLACED[kind] in _SPANS:
             found_pattern = _with_span(found_pattern, node, found, kind, problems)
             found.pop("for", None)  # a stay's own: the rule does not wait
@@ -86,6 +90,13 @@ def pattern(
     if found_pattern is None or any(read[word] is None for word in read if word in found):
         return None
     return msgspec.structs.replace(found_pattern, condition=condition, wait=wait, by=by)
+
+
+def _lies_nowhere(node: AnyNode, found: Pattern | None, declared: Declared) -> bool:
+    """Whether it is a beacon by its id. (One among others of a tag hurts nobody.)"""
+    if found is None or not isinstance(node, MapNode) or "fence" not in node.entries:
+        return False
+    return any(isinstance(declared.fences[f].shape, Beacon) for f in found.fences if f in declared.fences)
 
 
 def _span_fields(node: AnyNode) -> tuple[str, ...]:
