@@ -9,6 +9,7 @@ from typing import get_args
 import pytest
 
 from engine.app.cli.new import Recipe
+from tests.test_check import ROOT
 from tests.test_check_cli import folder, viewfinder
 
 __all__ = ["folder"]
@@ -22,6 +23,8 @@ def test_a_recipe_is_sound_and_its_tests_reach_everything(folder: Path, recipe: 
     assert "next: viewfinder check mine && viewfinder test mine\n" in made.stdout
     checked = viewfinder(folder, "check", "mine", "--json")
     assert (checked.returncode, json.loads(checked.stdout)["problems"]) == (0, [])
+    beside_the_sample_model = viewfinder(folder, "check", "mine", "--models", str(ROOT / "models"))
+    assert (beside_the_sample_model.returncode, beside_the_sample_model.stderr) == (0, "")
     tested = viewfinder(folder, "test", "mine", "--json")
     report = json.loads(tested.stdout)
     assert (tested.returncode, report["problems"], report["failed"]) == (0, [], 0)

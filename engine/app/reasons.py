@@ -65,7 +65,8 @@ def shown(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}Z"
     if isinstance(value, timedelta):
-        return f"{value.total_seconds():g}s"
+        days, seconds = value.days, value.seconds + value.microseconds / 1e6
+        return f"{days}d" if days and not seconds else f"{value.total_seconds():g}s"
     if isinstance(value, list):
         return f"[{', '.join(shown(one) for one in value)}]"
     text = f'"{value}"' if isinstance(value, str) else str(value).lower() if value is None else str(value)

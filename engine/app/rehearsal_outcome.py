@@ -8,7 +8,7 @@ from datetime import datetime
 
 import msgspec
 
-from engine.app.reasons import sentence, stopped_at, values_read
+from engine.app.reasons import sentence, shown, stopped_at, values_read
 from engine.app.rehearsal import Told
 from engine.app.rehearsal_story import Played
 from engine.domain.offers.decisions import ORDER, Decision, Judged, Outcome, Reason, is_worth_telling
@@ -182,7 +182,8 @@ def waits_for(pattern: Pattern) -> str:
     """What sets a rule off, in words: `enter cafe-t5`."""
     fences = sorted(pattern.fences)
     more = f" and {len(fences) - _MOST_FENCES} more" if len(fences) > _MOST_FENCES else ""
-    return f"{pattern.kind.value} {pattern.name or ' or '.join(fences[:_MOST_FENCES])}{more}"
+    last = f", {shown(pattern.wait)} after the last one" if pattern.wait is not None else ""
+    return f"{pattern.kind.value} {pattern.name or ' or '.join(fences[:_MOST_FENCES])}{more}{last}"
 
 
 def _candidates(made: _Made, rules: RuleSet) -> tuple[str, ...]:
