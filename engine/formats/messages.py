@@ -53,19 +53,22 @@ class TemplateError(ValueError):
 
 
 class Template:
-    """A compiled template, or a text without variables. Travels between processes as its text."""
+    """A compiled template, or a text without variables. Travels between processes as its text, and is
+    compiled there when it is first wanted: a thousand at once would hold up whoever takes them in."""
 
     __slots__ = ("_whole", "text")
 
-    def __init__(self, text: str, whole: BoundTemplate | str) -> None:
+    def __init__(self, text: str, whole: BoundTemplate | str | None) -> None:
         self.text = text
         self._whole = whole
 
     def __call__(self, values: Mapping[str, Any]) -> str:
+        if self._whole is None:
+            self._whole = _ENVIRONMENT.from_string(self.text)
         return self._whole if isinstance(self._whole, str) else _rendered(self._whole, values)
 
     def __reduce__(self) -> Any:
-        return compile_template, (self.text,)
+        return Template, (self.text, self._whole if isinstance(self._whole, str) else None)
 
 
 def compile_template(text: str, members: Members | None = None) -> Render:
