@@ -39,7 +39,7 @@ from engine.app.sweeps import Sweeps
 from engine.app.tick import Pipeline
 from engine.app.timers import Timers
 from engine.app.weather import Weather
-from engine.domain.offers.pauses import Held, held, paused
+from engine.domain.offers.pauses import NOTHING_HELD, Held, held, paused
 
 LOOK_SECONDS = 1.0
 """How often an engine looks at what others did, where no notice comes."""
@@ -245,8 +245,14 @@ class Engine:
 
     def _held(self) -> Held:
         rules = self.ruling.rules
+        if not rules.paused:
+            return NOTHING_HELD
         return held(
-            rules.paused, {rule.id: rule.offers for rule in rules.rules.values()} if rules.paused else {}
+            rules.paused,
+            {
+                rule.id: (*rule.offers, *(arm.offer.id for arm in rule.variants))
+                for rule in rules.rules.values()
+            },
         )
 
     async def look_at_pauses(self) -> None:

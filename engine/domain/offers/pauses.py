@@ -9,7 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 What = Literal["rule", "offer", "channel", "all"]
-CHANNELS = ("push", "webhook")
+CHANNELS = ("push", "in_app", "webhook")
 
 
 class Pause(msgspec.Struct, frozen=True, kw_only=True):
