@@ -18,6 +18,7 @@ from engine.app.lane import Lane
 from engine.app.replies import Pending, Reply
 from engine.app.ruling import Ruling
 from engine.app.tick import Pipeline
+from engine.app.weather import Weather
 from engine.domain.offers.rules import RuleSet
 from engine.domain.people import identity
 from engine.domain.people.events import Device, Event, Kind, Location
@@ -99,7 +100,14 @@ def arrival(user: str, device: str | None = None, **fields: Any) -> Event:
 class Engine:
     """A lane with a clock that the test holds."""
 
-    def __init__(self, store: Store, rules: RuleSet, models: dict[str, Any], secret: bytes) -> None:
+    def __init__(
+        self,
+        store: Store,
+        rules: RuleSet,
+        models: dict[str, Any],
+        secret: bytes,
+        weather: Weather | None = None,
+    ) -> None:
         self.store = store
         self.rules = rules
         self.now = NOW
@@ -114,6 +122,7 @@ class Engine:
             secret=secret,
             providers=frozenset({"fcm"}),
             take_sends=lambda sends, _: self.sends.extend(sends),
+            weather=weather,
         )
         self.lane = Lane(self.pipeline)
 
@@ -142,11 +151,14 @@ class Engine:
 
 @asynccontextmanager
 async def engine(
-    dsn: str, rules: RuleSet | None = None, models: dict[str, Any] | None = None
+    dsn: str,
+    rules: RuleSet | None = None,
+    models: dict[str, Any] | None = None,
+    weather: Weather | None = None,
 ) -> AsyncIterator[Engine]:
     store = await connect(dsn)
     secret = await store.secret(b"0123456789abcdef0123456789abcdef")
-    one = Engine(store, rules or rule_set(), models or {}, secret)
+    one = Engine(store, rules or rule_set(), models or {}, secret, weather)
     task = asyncio.create_task(one.lane.run())
     try:
         yield one

@@ -160,9 +160,8 @@ rules:
 
 async def test_decisions_take_what_is_known_and_say_so(postgres_dsn: str, sky: Sky) -> None:
     source = OpenMeteo(sky.url)
-    async with lanes.engine(postgres_dsn, rule_set(RULES)) as engine:
-        weather = Weather(source)
-        engine.pipeline._weather = weather
+    weather = Weather(source)
+    async with lanes.engine(postgres_dsn, rule_set(RULES), weather=weather) as engine:
         phone = Device(id="p", type="android", token="t")
 
         def told(name: str, minute: int, **fields: Any) -> Any:
@@ -191,8 +190,8 @@ async def test_decisions_take_what_is_known_and_say_so(postgres_dsn: str, sky: S
 
 async def test_a_workspace_that_does_not_ask_reads_none(postgres_dsn: str, sky: Sky) -> None:
     source = OpenMeteo(sky.url)
-    async with lanes.engine(postgres_dsn) as engine:
-        engine.pipeline._weather = weather = Weather(source)
+    weather = Weather(source)
+    async with lanes.engine(postgres_dsn, weather=weather) as engine:
         await engine.send(lanes.event(Kind.TRACK, "Location Updated", user="ada", location=CAFE))
         assert not weather.waiting
     await source.close()
