@@ -191,25 +191,27 @@ def crowd(house: House, seed: int) -> Iterator[Crowd]:
 
 
 async def snapshot(dsn: str) -> dict[str, list[asyncpg.Record]]:
-    """All that was stored, as of one moment. Merges are finished first, as the next engine would."""
-    async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool:
-        while await bring_over(pool):
-            pass
-    connection = await asyncpg.connect(dsn)
-    try:
-        async with connection.transaction(isolation="repeatable_read", readonly=True):
-            return {
-                table: await connection.fetch(f"SELECT {columns} FROM {table}")
-                for table, columns in {
-                    "events": "profile_id::text, seq, sender, message_id, name",
-                    "seen": "profile_id::text, seq, sender, message_id",
-                    "decisions": "id::text, profile_id::text, outcome, reason",
-                    "outbox": "id::text, state",
-                    "profiles": "id::text, document",
-                }.items()
-            }
-    finally:
-        await connection.close()
+    """All that was stored, as of one moment at which no merge was on its way."""
+    async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool, asyncio.timeout(60):
+        while True:
+            while await bring_over(pool):
+                pass
+            async with (
+                pool.acquire() as connection,
+                connection.transaction(isolation="repeatable_read", readonly=True),
+            ):
+                if await connection.fetchval("SELECT count(*) FROM merges WHERE moved_at IS NULL"):
+                    continue
+                return {
+                    table: await connection.fetch(f"SELECT {columns} FROM {table}")
+                    for table, columns in {
+                        "events": "profile_id::text, seq, sender, message_id, name",
+                        "seen": "profile_id::text, seq, sender, message_id",
+                        "decisions": "id::text, profile_id::text, outcome, reason",
+                        "outbox": "id::text, state",
+                        "profiles": "id::text, document",
+                    }.items()
+                }
 
 
 def holds(house: House, crowd: Crowd) -> None:

@@ -110,18 +110,14 @@ async def test_a_unit_of_two_profiles_is_never_written_by_half(store: Store, pos
     """The new one is created by another engine after ours looked: ours waits for it, loses, and
     must not have written the old one."""
     await commit(store, profiles=[profile_row(0, OLD, 0)])
-    other = await store.pool.acquire()
-    faster = other.transaction()
-    await faster.start()
-    await other.execute(
-        "INSERT INTO profiles (bucket, id, version, document) VALUES ($1, $2, 1, '')",
-        bucket_of(OTHER),
-        OTHER,
-    )
-    both = asyncio.create_task(commit(store, profiles=[profile_row(0, OLD, 1), profile_row(0, OTHER, 0)]))
-    await asyncio.sleep(0.1)
-    await faster.commit()
-    await store.pool.release(other)
+    async with store.pool.acquire() as other, other.transaction():
+        await other.execute(
+            "INSERT INTO profiles (bucket, id, version, document) VALUES ($1, $2, 1, '')",
+            bucket_of(OTHER),
+            OTHER,
+        )
+        both = asyncio.create_task(commit(store, profiles=[profile_row(0, OLD, 1), profile_row(0, OTHER, 0)]))
+        await asyncio.sleep(0.1)
     with pytest.raises(Conflict):
         await both
     assert await versions(postgres_dsn) == {OLD: 1, OTHER: 1}

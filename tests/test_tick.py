@@ -310,7 +310,7 @@ async def test_a_connection_lost_in_the_middle_of_a_tick_loses_and_doubles_nothi
 
 async def test_without_a_database_callers_are_told_to_come_back(postgres_dsn: str) -> None:
     async with lanes.engine(postgres_dsn) as engine:
-        await engine.store.pool.close()
+        await engine.store.close()
         with pytest.raises(Interrupted):
             await engine.send(event(name="Open", user="a"))
 

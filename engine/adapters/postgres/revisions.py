@@ -14,7 +14,7 @@ from typing import Literal
 import asyncpg
 import msgspec
 
-from engine.adapters.postgres.store import faults, named_queries
+from engine.adapters.postgres.store import Pool, faults, named_queries
 
 How = Literal["serve", "publish", "rollback"]
 Folders = Mapping[Literal["rules", "models"], Mapping[str, bytes]]
@@ -38,7 +38,7 @@ class Revisions:
     Every method raises `StoreError` where the database is away.
     """
 
-    def __init__(self, database: asyncpg.Pool | asyncpg.Connection) -> None:
+    def __init__(self, database: asyncpg.Pool | Pool | asyncpg.Connection) -> None:
         self._database = database
 
     async def keep(self, revision: str, folders: Folders) -> None:
@@ -55,7 +55,7 @@ class Revisions:
     async def publish(self, revision: str, how: How) -> bool:
         """Makes a kept revision the active one and tells all engines. False where it is already."""
         with faults():
-            if isinstance(self._database, asyncpg.Pool):
+            if isinstance(self._database, asyncpg.Pool | Pool):
                 async with self._database.acquire() as connection:
                     return await self._publish(connection, revision, how)
             return await self._publish(self._database, revision, how)
@@ -108,4 +108,4 @@ class Revisions:
 
     async def _fetch(self, name: str, *arguments: object) -> list[asyncpg.Record]:
         with faults():
-            return await self._database.fetch(_QUERIES[name], *arguments)  # type: ignore[no-any-return]
+            return await self._database.fetch(_QUERIES[name], *arguments)

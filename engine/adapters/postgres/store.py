@@ -245,6 +245,35 @@ class Kept:
                 await self._pool.release(connection, timeout=COMMAND_TIMEOUT_SECONDS)
 
 
+class Pool:
+    """asyncpg's, as far as it is used, with its faults as ours."""
+
+    def __init__(self, pool: asyncpg.Pool) -> None:
+        self._pool = pool
+
+    async def fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
+        with faults():
+            return await self._pool.fetch(sql, *arguments)  # type: ignore[no-any-return]
+
+    async def fetchrow(self, sql: str, *arguments: Any) -> asyncpg.Record | None:
+        with faults():
+            return await self._pool.fetchrow(sql, *arguments)
+
+    async def fetchval(self, sql: str, *arguments: Any) -> Any:
+        with faults():
+            return await self._pool.fetchval(sql, *arguments)
+
+    async def execute(self, sql: str, *arguments: Any) -> str:
+        with faults():
+            return str(await self._pool.execute(sql, *arguments))
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[asyncpg.Connection]:
+        with faults():
+            async with self._pool.acquire(timeout=COMMAND_TIMEOUT_SECONDS) as connection:
+                yield connection
+
+
 class Store:
     """A pool of connections. Stale ones are thrown away by the pool when they fail."""
 
@@ -252,8 +281,9 @@ class Store:
         self._pool = pool
 
     @property
-    def pool(self) -> asyncpg.Pool:
-        return self._pool
+    def pool(self) -> Pool:
+        """For statements beside the tick's."""
+        return Pool(self._pool)
 
     async def close(self) -> None:
         """Ends all connections; those that the server has cut meanwhile are gone anyway."""
