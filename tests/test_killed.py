@@ -192,7 +192,7 @@ def crowd(house: House, seed: int) -> Iterator[Crowd]:
 
 async def snapshot(dsn: str) -> dict[str, list[asyncpg.Record]]:
     """All that was stored, as of one moment at which no merge was on its way."""
-    async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool, asyncio.timeout(60):
+    async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool, asyncio.timeout(120):
         while True:
             while await bring_over(pool):
                 pass
