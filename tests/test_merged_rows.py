@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from itertools import pairwise
 
+import pytest
+
 from engine.adapters.postgres.merges import bring_over, family
 from engine.app.timers import Timers
 from engine.domain.people.events import Kind, Sender
@@ -131,6 +133,35 @@ async def test_what_is_due_for_the_profile_that_ended_reaches_the_other(postgres
     assert user is not None
     assert user.computed["orders"] == 2
     assert await fetch(postgres_dsn, "SELECT FROM timers") == []
+
+
+WAITING = b"""
+offers: {cart: {purpose: marketing, message: {push: {title: Your cart, body: waits}}}}
+rules:
+  cart: {when: {event: Cart Updated, for: 1h}, unless: {event: Order Completed}, offer: cart}
+"""
+
+
+@pytest.mark.parametrize(("known", "unknown"), [(0, 20), (20, 0)])
+async def test_what_both_waited_for_comes_after_the_newer_of_their_events(
+    known: int, unknown: int, postgres_dsn: str
+) -> None:
+    """Somebody fills a cart on two devices, and only then says who they are."""
+    async with lanes.engine(postgres_dsn, lanes.rule_set(WAITING)) as engine:
+        await engine.send(arrival("U"), event(name="Cart Updated", user="U", at=NOW + minutes(known)))
+        await engine.send(event(name="Cart Updated", anonymous="A", at=NOW + minutes(unknown)))
+        await engine.send(event(Kind.IDENTIFY, anonymous="A", user="U", at=NOW + minutes(25)))
+        while await bring_over(engine.store.pool):
+            pass
+        timers = Timers(engine.store, engine.lane, lambda: engine.now)
+        engine.now = NOW + minutes(79)
+        await timers.fire_due()
+        early = await fetch(postgres_dsn, "SELECT FROM decisions")
+        engine.now = NOW + minutes(80)
+        await timers.fire_due()
+    assert early == []
+    made = await fetch(postgres_dsn, "SELECT outcome FROM decisions WHERE rule = 'cart'")
+    assert [row["outcome"] for row in made] == ["offered"]
 
 
 async def test_two_engines_that_join_the_same_people_make_one(postgres_dsn: str) -> None:

@@ -51,13 +51,18 @@ RETURNING 1;
 UPDATE outbox SET profile_id = $2 WHERE profile_id = $1;
 
 -- name: move_timers
+-- Where both have one: a wait goes on from the newer of their last events, and a stay is told late
+-- rather than never. Of the others the survivor's stands: each finds out for itself what is left to do.
 WITH gone AS (
     DELETE FROM timers WHERE bucket = bucket_of($1) AND profile_id = $1
     RETURNING id, due_at, paced, event
 )
 INSERT INTO timers (bucket, profile_id, id, due_at, paced, event)
 SELECT bucket_of($2), $2, id, due_at, paced, event FROM gone
-ON CONFLICT DO NOTHING;
+ON CONFLICT (bucket, profile_id, id) DO UPDATE
+    SET due_at = excluded.due_at, paced = excluded.paced, event = excluded.event, leased_until = NULL
+    WHERE excluded.due_at > timers.due_at
+        AND (starts_with(timers.id, '$waited:') OR starts_with(timers.id, 'dwell '));
 
 -- name: moved
 UPDATE merges SET moved_at = now() WHERE bucket = bucket_of($1) AND profile_id = $1;
