@@ -183,6 +183,52 @@ def test_another_schedule_takes_the_place_of_the_one_before() -> None:
     assert one.wait(NOON + 4 * WEEK) == []
 
 
+def test_another_clock_while_people_are_served_keeps_the_turns_that_are_yet_to_come() -> None:
+    """Theirs is as long after ten in Paris as it was after ten at home."""
+    for number in range(20):
+        one = story(id=new_profile(("user_id", f"u{number}"), SECRET, NOON).id)
+        buys(one)
+        (alarm,) = one.timers.values()
+        offset = alarm.due_at - NOON.replace(hour=10) - WEEK
+        one.tell(event("Open", MONDAY + seconds(1), context={"timezone": "Europe/Paris"}))
+        made = one.wait(MONDAY + DAY)
+        assert len(made) == (offset > HOUR + seconds(1)), offset
+
+
+def test_who_goes_west_while_people_are_served_is_served_there() -> None:
+    one = story()
+    buys(one)
+    one.tell(event("Open", MONDAY + seconds(1), context={"timezone": "America/New_York"}))
+    (made,) = one.wait(MONDAY + DAY)
+    ten = local("America/New_York", "2026-01-19 10:00:00")
+    assert ten <= made.decided_at < ten + 4 * HOUR
+
+
+def test_a_schedule_that_was_away_when_its_time_came_comes_again() -> None:
+    """As after a rollback: the timer fired while no rule had that name."""
+    one = story()
+    buys(one)
+    weekly, one.rules = one.rules, rule_set(OFFERS + "  plain: {when: Wish, offer: gift}\n", WORKSPACE)
+    assert one.wait(MONDAY + DAY) == []
+    one.rules = weekly
+    one.tell(event("Open", MONDAY + DAY))
+    (made,) = one.wait(MONDAY + WEEK + 4 * HOUR)
+    assert said(made) == "offered"
+
+
+def test_a_void_timer_sets_the_one_that_is_wanted() -> None:
+    """After a merge the timer may be that of the profile that ended, set by another clock."""
+    one = story()
+    buys(one)
+    (wanted,) = one.timers.values()
+    other = timer(wanted.id, NOON + HOUR, wanted.event.name, {"rule": "weekly", "occurrence": 7}, paced=True)
+    one.timers = {other.id: other}
+    assert one.wait(NOON + HOUR) == []
+    assert list(one.timers.values()) == [wanted]
+    (made,) = one.wait(MONDAY + 4 * HOUR)
+    assert said(made) == "offered"
+
+
 def test_an_outage_makes_up_for_nothing_that_is_long_past() -> None:
     one = story(WEEKLY.replace(", over: 4h", ", over: 1s"))
     buys(one)
@@ -255,6 +301,23 @@ async def test_people_who_were_there_before_the_rule_are_reached(postgres_dsn: s
         assert sum(await asyncio.gather(*(t.fire_due() for t in timers))) == 15
     made = await fetch(postgres_dsn, "SELECT FROM decisions WHERE rule = 'weekly' AND outcome = 'offered'")
     assert len(made) == 15
+
+
+async def test_rules_that_come_back_are_swept_for_again(postgres_dsn: str) -> None:
+    first, plain = lanes.rule_set(LANES, WORKSPACE.encode()), lanes.rule_set(b"rules: {}", WORKSPACE.encode())
+    async with lanes.engine(postgres_dsn, first) as engine:
+        await engine.send(arrival("p"))
+        looked_at = []
+        sweeps = Sweeps(engine.store, lambda: engine.rules, lambda: engine.now)
+        timers = Timers(engine.store, engine.lane, lambda: engine.now)
+        for rules in (first, plain, first):
+            engine.rules = rules
+            engine.now += HOUR
+            await sweeps.sweep()
+            again = Sweeps(engine.store, lambda: engine.rules, lambda: engine.now)
+            await again.sweep()  # another engine, or the same one after a restart
+            looked_at.append(await timers.fire_due())
+    assert looked_at == [1, 0, 1]
 
 
 def test_rules_without_audiences_need_no_sweep() -> None:

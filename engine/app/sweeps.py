@@ -21,6 +21,8 @@ from engine.domain.people.timers import PREFIX, timer
 
 SWEEP = f"{PREFIX}sweep"
 """The name of the event by which a profile is looked at."""
+NOTHING = ""
+"""What stands for rules that nobody has to be looked for."""
 LOOK_SECONDS = 1.0
 BETWEEN_BUCKETS_SECONDS = 0.02
 
@@ -59,13 +61,13 @@ class Sweeps:
 
     async def sweep(self) -> None:
         """Sets the timers of every bucket that is left."""
-        name = name_of(self._rules())
-        if name is None or name == self._done:
+        name = name_of(self._rules()) or NOTHING
+        if name == self._done:
             return
         await self._store.fetch("begin_sweep", name)
         now = self._clock()
         one = timer(f"{SWEEP}:{name}", now, SWEEP, {})
         event = msgspec.json.encode(one.event).decode()
-        while await self._store.fetch("sweep", name, one.id, now, event):
+        while name != NOTHING and await self._store.fetch("sweep", name, one.id, now, event):
             await asyncio.sleep(BETWEEN_BUCKETS_SECONDS)
         self._done = name

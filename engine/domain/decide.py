@@ -183,7 +183,7 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
         or consent is not profile.consent
     ) and (rules.audiences or profile.audiences.stamp):
         return _among(seen, audiences.follow(rules, profile, after, now), rules, now)
-    return schedules.followed(rules, seen, now) if rules.scheduled else seen
+    return schedules.followed(rules, seen, now) if schedules.concerned(rules, seen) else seen
 
 
 def settle(
@@ -217,7 +217,7 @@ def _among(seen: Observation, followed: Followed, rules: RuleSet, now: datetime)
         scope=None,
         followed=None,
     )
-    return schedules.followed(rules, found, now) if rules.scheduled else found
+    return schedules.followed(rules, found, now) if schedules.concerned(rules, found) else found
 
 
 def judge(

@@ -329,6 +329,8 @@ RETURNING 1;
 DELETE FROM outbox WHERE state IN ('sent', 'dropped') AND settled_at < $1;
 
 -- name: begin_sweep
+-- The one sweep that stands is the last: rules that come back, after a rollback say, are swept for again.
+WITH others AS (DELETE FROM sweeps WHERE name <> $1)
 INSERT INTO sweeps (name) VALUES ($1) ON CONFLICT DO NOTHING;
 
 -- name: sweep
