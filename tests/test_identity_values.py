@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from engine.domain.people.identity import normal
 from engine.formats.identity_values import country_of, email, phone
+from tests import served
+from tests.served import SERVER_KEY, fetch
 from tests.story import NOON, People, event, rule_set
 
 WORKSPACE = """
@@ -73,3 +77,31 @@ def test_spellings_do_not_make_two_people() -> None:
     namespaces = people.rules.workspace.namespaces
     assert normal(("email", "ADA@example.com"), namespaces) == ("email", "ada@example.com")
     assert normal(("user_id", "ADA"), namespaces) == ("user_id", "ADA")
+
+
+def test_a_till_names_a_person_by_the_card(postgres: str, tmp_path: Path) -> None:
+    workspace = served.WORKSPACE + (
+        b"identities:\n  - {namespace: user_id, one: true}\n"
+        b"  - {namespace: loyalty_card, from: [traits.loyalty_card, context.externalId]}\n"
+        b"  - {namespace: anonymous_id}\n"
+    )
+    served.write_workspace(tmp_path / "rules", workspace)
+    with served.database(postgres, "test_till") as dsn, served.serve(tmp_path, dsn) as engine:
+        till, admin = engine.client(SERVER_KEY), engine.admin()
+        order = {"type": "track", "event": "Order Completed", "properties": {"revenue": 5}}
+        known = {"type": "identify", "userId": "ada", "traits": {"loyalty_card": "C7"}, "messageId": "m1"}
+        sent = [
+            known,
+            {**order, "messageId": "m2", "context": {"traits": {"loyalty_card": "C7"}}},
+            {**order, "messageId": "m3", "context": {"externalId": "C8"}},
+            {**order, "messageId": "m4", "context": {"externalId": None}},
+        ]
+        answer = till.post("/v1/batch", json={"batch": sent}).json()
+        assert (answer["accepted"], [r["messageId"] for r in answer["rejected"]]) == (3, ["m4"])
+        assert admin.get("/admin/profiles/user_id/ada").json()["computed"]["orders"] == 1
+        other = admin.get("/admin/profiles/loyalty_card/C8").json()
+        assert other["identities"] == [{"namespace": "loyalty_card", "value": "C8"}]
+        again = till.post("/v1/batch", json={"batch": sent[:3]}).json()
+        assert (again["accepted"], again["duplicates"]) == (0, 3)
+        ((item,),) = fetch(dsn, "SELECT item FROM rejected")
+        assert b'"messageId": "m4"' in item or b'"messageId":"m4"' in item

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from referencing import Registry, Resource
 
+from engine.domain.offers.rules import Namespace
 from engine.domain.people.events import Event, Kind, Sender
 from engine.formats import segment
 from engine.formats.segment import Answer, Received, Rejection, Unreadable
@@ -30,6 +31,7 @@ def read(
     key: str = "public",
     server_only: tuple[str, ...] = (),
     retention_days: int = 395,
+    namespaces: tuple[Namespace, ...] = (),
 ) -> Received:
     return segment.read(
         body,
@@ -39,6 +41,7 @@ def read(
         server_only=server_only,
         retention=timedelta(days=retention_days),
         new_message_id=lambda: "generated",
+        namespaces=namespaces,
     )
 
 
@@ -171,6 +174,10 @@ def test_vector(vector: dict[str, Any]) -> None:
         "key": request.get("key", "public"),
         "server_only": tuple(request.get("serverOnly", ())),
         "retention_days": request.get("retentionDays", 395),
+        "namespaces": tuple(
+            Namespace(name=kind["namespace"], sources=tuple(tuple(path.split(".")) for path in kind["from"]))
+            for kind in request.get("identities", ())
+        ),
     }
     if "status" in expected:
         with pytest.raises(Unreadable) as caught:

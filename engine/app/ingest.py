@@ -249,6 +249,7 @@ class Ingest:
                 server_only=workspace.server_only,
                 retention=workspace.retention.get("events", RETENTION),
                 new_message_id=_new_message_id,
+                namespaces=workspace.namespaces,
             )
         except Unreadable as fault:
             raise Refused(fault.status, str(fault)) from fault

@@ -55,7 +55,7 @@ class Reader:
             trusted=True,
             server_only=(),
             new_message_id=_never,
-            any_namespace=True,
+            namespaces=workspace.namespaces,
         )
 
     def event(self, row: Row) -> Event | Refusal:

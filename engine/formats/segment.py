@@ -6,12 +6,13 @@ answer (wire.md, "Events").
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
+from engine.domain.offers.rules import Namespace
 from engine.domain.people.events import Event, Kind
 from engine.formats.segment_body import (
     BODY_BYTES_MAX,
@@ -96,12 +97,14 @@ def read(
     server_only: Collection[str],
     retention: timedelta,
     new_message_id: Callable[[], str],
+    namespaces: Sequence[Namespace] = (),
 ) -> Received:
     """The events in `body`, unzipped before, and the verdict on each that is not taken.
 
     `call` is the path's last segment: the type of the one event in the body, or `batch`, `import`, `b`,
     whose items name their own. `server_only` are the track events that only a `trusted` key may claim.
-    An event without a `messageId` gets one from `new_message_id`.
+    An event without a `messageId` gets one from `new_message_id`. `namespaces` are the identities that
+    may name somebody beside userId and anonymousId.
 
     Raises Unreadable with status 400 (not JSON, not an object, nested beyond the parser's stack) or 413
     (over 500 KB, over 2,500 events, a single event over 32 KB).
@@ -115,6 +118,7 @@ def read(
         gpc=gpc,
         server_only=server_only,
         new_message_id=new_message_id,
+        namespaces=namespaces,
     )
     if call in BATCH_CALLS:
         return _read_batch(body, receipt)

@@ -10,13 +10,15 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
+from engine.domain.offers.rules import Namespace
 from engine.domain.people.events import Device, Event, Kind, Location, Sender
+from engine.domain.people.identity import keys_of
 from engine.formats.segment_body import Item
 from engine.formats.segment_location import POSITION_FIELDS, read_location
 from engine.formats.segment_time import event_time, parse_time
@@ -63,8 +65,13 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     context: Mapping[str, Any] = {}
     gpc: bool = False
     """Whether the browser said, by Global Privacy Control, that nothing may be given to others."""
-    any_namespace: bool = False
-    """Whether an identity of another namespace is enough to say who."""
+    namespaces: Sequence[Namespace] = ()
+    """The workspace's kinds of identity: who is meant may be said by any of them."""
+
+    @property
+    def named_otherwise(self) -> bool:
+        """Whether the workspace knows people by anything beside userId and anonymousId."""
+        return any(namespace.sources for namespace in self.namespaces)
 
     def __repr__(self) -> str:
         return f"Receipt(received_at={self.received_at!r}, trusted={self.trusted}, …)"
@@ -81,7 +88,9 @@ def read_event(item: Item, kind: Kind, receipt: Receipt) -> Event | Refusal:
         user_id, anonymous_id, previous_id = _merged_ids(item, user_id, anonymous_id, previous_id)
         if item.merge_properties is not None:
             properties["mergeProperties"] = item.merge_properties
-    refusal = None if receipt.any_namespace else _missing_id(kind, user_id, anonymous_id, previous_id)
+    refusal = _missing_id(kind, user_id, anonymous_id, previous_id)
+    if refusal is MISSING_IDENTITY and receipt.named_otherwise:
+        refusal = None  # what it carries instead is known once it is read
     if refusal is None:
         refusal = _long_id(user_id, anonymous_id, previous_id, group_id)
     if refusal is not None:
@@ -121,7 +130,7 @@ def read_event(item: Item, kind: Kind, receipt: Receipt) -> Event | Refusal:
     context.pop("userToken", None)
 
     message_id = message_identifier(item.message_id)
-    return Event(
+    event = Event(
         kind=kind,
         message_id=message_id or receipt.new_message_id(),
         received_at=receipt.received_at,
@@ -141,6 +150,21 @@ def read_event(item: Item, kind: Kind, receipt: Receipt) -> Event | Refusal:
         raw_timestamp=time.text,
         sent_at=sent_at,
         trusted=receipt.trusted,
+    )
+    return event if user_id or anonymous_id else _named_otherwise(event, receipt.namespaces)
+
+
+def _named_otherwise(event: Event, namespaces: Sequence[Namespace]) -> Event | Refusal:
+    """The event by the strongest of its other identities; refused where it is about nobody."""
+    keys = keys_of(event, namespaces)
+    if not keys:
+        return MISSING_IDENTITY
+    if event.device is None or event.device.id:
+        return event
+    # Not the identity itself: an address's id is told where a card's number or an e-mail address is not.
+    digest = hashlib.blake2b("\0".join(keys[0]).encode(), digest_size=16).hexdigest()
+    return msgspec.structs.replace(
+        event, device=msgspec.structs.replace(event.device, id=f"{keys[0][0]}:{digest}")
     )
 
 
@@ -283,7 +307,7 @@ def _device(
         if token is msgspec.UNSET and permissions is None:
             return None
         # A token without a device's id is kept with the person, rather than lost.
-        device_id = f"anonymous:{anonymous_id}" if anonymous_id else f"user:{user_id}"
+        device_id = f"anonymous:{anonymous_id}" if anonymous_id else f"user:{user_id}" if user_id else ""
     kind = fields.get("type")
     app = context.get("app")
     device = Device(
