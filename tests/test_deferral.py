@@ -26,6 +26,7 @@ rules:
 """
 PURPOSES = "consent: {purposes: {marketing: {}, service: {basis: contract}}}\n"
 WISH = "  wish: {when: Wish, offer: gift}\n"
+EVERYWHERE = {name: Consent(True, NOON - timedelta(days=9), name) for name in ("marketing", "location")}
 MORNING = "  wish: {when: Wish, offer: gift, send: {at: '10:00', expires: 2d}}\n"
 
 
@@ -188,6 +189,45 @@ def test_everything_is_looked_at_anew() -> None:
     one.ask(event(at=NOON))
     one.ask(event("Now", NOON + HOUR))
     assert [told(d) for d in one.wait(NOON + 2 * DAY)] == [("suppressed", "capped")]
+
+
+AUDIENCE = """
+audiences: {small: "profile.orders - profile.returns < 1"}
+"""
+COUNTS = "computed: {orders: {count: Bought}, returns: {count: Returned}}\n"
+
+
+@pytest.mark.parametrize("back", [True, False])
+def test_who_left_the_audience_again_by_then_is_offered_nothing(back: bool) -> None:
+    rules = (
+        AUDIENCE + OFFERS + "  again: {when: {audience: small, change: entered}, offer: gift, "
+        "send: {at: '10:00', expires: 2d}}\n"
+    )
+    one = Story(rule_set(rules, PURPOSES + COUNTS))
+    one.tell(event("Bought", NOON))
+    (first,) = one.tell(event("Returned", NOON + HOUR))
+    assert told(first) == ("deferred", "send_time")
+    if back:
+        one.tell(event("Bought", NOON + 2 * HOUR))
+    expected = ("suppressed", "not_in_audience") if back else ("offered", None)
+    assert [told(d) for d in one.wait(NOON + 2 * DAY)] == [expected]
+
+
+@pytest.mark.parametrize(("quiet", "expected"), [("", "suppressed"), (", quiet: defer", "deferred")])
+def test_who_arrives_at_night_is_not_told_in_the_morning_unless_the_rule_says_so(
+    quiet: str, expected: str
+) -> None:
+    rules = OFFERS.replace("event.properties.what", "trip.order_id") + (
+        f"  here: {{when: {{arrived: pickup}}, if: trip.order_id == 'o1', offer: gift{quiet}}}\n"
+        "trips:\n  pickup: {starts: {event: Order Placed}, to: event.properties.store}\n"
+    )
+    night = local("Europe/Dublin", "2026-01-12 21:30:00")
+    one = Story(rule_set(rules, PURPOSES + QUIET), someone(consent=EVERYWHERE))
+    one.tell(event("Order Placed", night, properties={"order_id": "o1", "store": "cafe"}))
+    (first,) = one.tell(fix(CAFE, night + seconds(60)))
+    assert (first.trigger, *told(first)) == ("arrived", expected, "quiet_hours")
+    morning = [told(d) for d in one.wait(night + DAY)]
+    assert morning == ([("offered", None)] if quiet else [])
 
 
 def test_what_is_put_off_again_takes_the_place_of_what_was() -> None:

@@ -83,4 +83,5 @@ def resumed(rules: RuleSet, event: Event) -> Trigger:
         rules.fences.get(told.get("geofence", "")),
         earlier_view(told["event"]),
         datetime.fromisoformat(told["decided"]),
+        earlier_view(told["trip"]) if "trip" in told else None,
     )

@@ -28,10 +28,11 @@ def event_view(event: Event) -> dict[str, Any]:
 
 
 def earlier_view(told: Mapping[str, Any]) -> dict[str, Any]:
-    """The view of an event that a timer has carried along."""
+    """The view of an event, or of a trip, that a timer has carried along."""
     view = dict(told)
-    if isinstance(view.get("timestamp"), str):
-        view["timestamp"] = datetime.fromisoformat(view["timestamp"])
+    for moment in ("timestamp", "started_at"):
+        if isinstance(view.get(moment), str):
+            view[moment] = datetime.fromisoformat(view[moment])
     return view
 
 

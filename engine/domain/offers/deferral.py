@@ -16,7 +16,7 @@ from engine.domain.offers import caps
 from engine.domain.offers.assignment import place
 from engine.domain.offers.decisions import Reason
 from engine.domain.offers.eligibility import DEFERRED_KEPT, Candidate, Circumstances, Stop
-from engine.domain.offers.rules import PLACED, Rule
+from engine.domain.offers.rules import ON_A_TRIP, PLACED, Rule
 from engine.domain.people.timers import PREFIX, Alarms, timer
 
 DEFERRED: Final = f"{PREFIX}deferred"
@@ -52,7 +52,7 @@ def put_off(c: Candidate, now: Circumstances) -> Deferred | Stop | None:
         "to": f"{hours.end:%H:%M}",
         "local": f"{now.local:%H:%M}",
     }
-    defers = hours.defer and c.trigger not in PLACED
+    defers = hours.defer and c.trigger not in PLACED and c.trigger not in ON_A_TRIP
     if c.rule.quiet == "drop" or (c.rule.quiet is None and not defers):
         return Stop(Reason.QUIET_HOURS, numbers)
     return _until(c, now, hours.end, Reason.QUIET_HOURS, numbers)
@@ -91,5 +91,7 @@ def alarm(c: Candidate, deferred: Deferred, decision: str, decided_at: datetime)
     }
     if c.fence is not None:
         told["geofence"] = c.fence.id
+    if c.scope.trip:
+        told["trip"] = dict(c.scope.trip)
     identifier = f"{DEFERRED}:{c.rule.id}:{c.value_of(c.rule.when.by)}"
     return Alarms((timer(identifier, deferred.due_at, DEFERRED, told, paced=True),))

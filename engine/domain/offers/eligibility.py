@@ -18,6 +18,7 @@ from engine.domain.offers.arbitration import expected_value
 from engine.domain.offers.assignment import is_rolled_out, place
 from engine.domain.offers.decisions import Reason
 from engine.domain.offers.expressions import Expression
+from engine.domain.offers.patterns import changed_audience
 from engine.domain.offers.pauses import NOTHING_PAUSED, Paused
 from engine.domain.offers.rules import Offer, Purpose, Rule, TriggerKind, Workspace
 from engine.domain.offers.scope import UNKNOWN, Scope, is_number
@@ -192,7 +193,13 @@ def sequence(c: Candidate, now: Circumstances) -> Stop | None:
 
 
 def audience(c: Candidate, now: Circumstances) -> Stop | None:
-    for name, wanted in c.rule.audience:
+    """Who left again while an offer was put off is offered it no more than who never was in it."""
+    wanted_of = c.rule.audience
+    if c.trigger is TriggerKind.AUDIENCE:
+        wanted_of = (changed_audience(c.rule.when.name), *wanted_of)
+    elif c.trigger is TriggerKind.SCHEDULE:
+        wanted_of = ((c.rule.when.name, True), *wanted_of)
+    for name, wanted in wanted_of:
         if (name in now.profile.audiences.since) is not wanted:
             return Stop(Reason.NOT_IN_AUDIENCE, {"audience": name if wanted else f"!{name}"})
     if not is_rolled_out(c.rule, now.profile.cohort_key):

@@ -49,6 +49,12 @@ def audience_change(name: str, entered: bool) -> str:
     return f"{'entered' if entered else 'left'} {name}"
 
 
+def changed_audience(name: str) -> tuple[str, bool]:
+    """The audience of such a trigger, and whether somebody entered it."""
+    word, audience = name.split(" ", 1)
+    return audience, word == "entered"
+
+
 class Schedule(msgspec.Struct, frozen=True):
     """When, by everybody's own clock, and over how long a time people are spread."""
 
