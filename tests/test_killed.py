@@ -23,8 +23,7 @@ import asyncpg
 import httpx
 import pytest
 
-from engine.adapters.postgres.merges import bring_over
-from engine.domain.people.profiles import decode_profile
+from engine.domain.people.profiles import Profile, decode_profile
 from tests import served
 from tests.conftest import open_folder
 from tests.served import SERVER_KEY, PushService, Served, fetch, until
@@ -191,27 +190,31 @@ def crowd(house: House, seed: int) -> Iterator[Crowd]:
 
 
 async def snapshot(dsn: str) -> dict[str, list[asyncpg.Record]]:
-    """All that was stored, as of one moment at which no merge was on its way."""
-    async with asyncpg.create_pool(dsn, min_size=1, max_size=1) as pool, asyncio.timeout(120):
-        while True:
-            while await bring_over(pool):
-                pass
-            async with (
-                pool.acquire() as connection,
-                connection.transaction(isolation="repeatable_read", readonly=True),
-            ):
-                if await connection.fetchval("SELECT count(*) FROM merges WHERE moved_at IS NULL"):
-                    continue
-                return {
-                    table: await connection.fetch(f"SELECT {columns} FROM {table}")
-                    for table, columns in {
-                        "events": "profile_id::text, seq, sender, message_id, name",
-                        "seen": "profile_id::text, seq, sender, message_id",
-                        "decisions": "id::text, profile_id::text, outcome, reason",
-                        "outbox": "id::text, state",
-                        "profiles": "id::text, document",
-                    }.items()
-                }
+    """All that was stored, as of one moment."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        async with connection.transaction(isolation="repeatable_read", readonly=True):
+            return {
+                table: await connection.fetch(f"SELECT {columns} FROM {table}")
+                for table, columns in {
+                    "events": "profile_id::text, seq, sender, message_id, name",
+                    "seen": "profile_id::text, seq, sender, message_id",
+                    "decisions": "id::text, profile_id::text, outcome, reason",
+                    "outbox": "id::text, state",
+                    "profiles": "id::text, document",
+                }.items()
+            }
+    finally:
+        await connection.close()
+
+
+def placed(profiles: dict[str, Profile], row: asyncpg.Record) -> tuple[str, int, str, str]:
+    """Where a row of `events` or `seen` belongs: with the profile that its own became one with, behind
+    what that had then, whether it was brought over already or not."""
+    owner, seq, *message = tuple(row)[:4]
+    while (ended := profiles[owner].ended) is not None:
+        owner, seq = profiles[owner].succeeded_by, seq + ended.offset
+    return owner, seq, message[0], message[1]
 
 
 def holds(house: House, crowd: Crowd) -> None:
@@ -222,20 +225,20 @@ def holds(house: House, crowd: Crowd) -> None:
     sent = Counter(row["message_id"] for row in rows["events"] if row["sender"] == "client")
     assert [message for message, times in sent.items() if times > 1] == []
     assert [message for message in answers if message not in sent] == []
-    log = sorted(tuple(row)[:4] for row in rows["events"])
-    ended = {row["id"] for row in rows["profiles"] if decode_profile(row["document"]).succeeded_by}
-    # What a profile had seen stays with it when it becomes one with another.
-    assert sorted(tuple(row) for row in rows["seen"] if row["profile_id"] not in ended) == log
+    profiles = {row["id"]: decode_profile(row["document"]) for row in rows["profiles"]}
+    log = sorted(placed(profiles, row) for row in rows["events"])
+    assert sorted({placed(profiles, row) for row in rows["seen"]}) == log
 
-    events: dict[str, list[asyncpg.Record]] = {}
+    events: dict[str, list[tuple[int, str]]] = {}
     for row in rows["events"]:
-        events.setdefault(row["profile_id"], []).append(row)
-    for row in rows["profiles"]:
-        if row["id"] in ended:
+        owner, seq, *_ = placed(profiles, row)
+        events.setdefault(owner, []).append((seq, row["name"]))
+    for profile in profiles.values():
+        if profile.ended is not None:
             continue
-        profile, own = decode_profile(row["document"]), events.pop(row["id"])
-        assert sorted(event["seq"] for event in own) == list(range(1, profile.seq + 1))
-        orders = sum(event["name"] == "Order Completed" for event in own)
+        own = sorted(events.pop(profile.id))
+        assert [seq for seq, _ in own] == list(range(1, profile.seq + 1))
+        orders = sum(name == "Order Completed" for _, name in own)
         assert (profile.computed.get("orders", 0), profile.computed.get("spend", 0)) == (orders, orders)
     assert events == {}
 
