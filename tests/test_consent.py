@@ -343,6 +343,12 @@ def test_the_newest_word_on_sharing_stands(order: tuple[int, ...]) -> None:
     assert story.profile.sharing == Consent(False, NOON + seconds(2), "do_not_sell")
 
 
+def test_a_browser_that_says_no_outweighs_a_trait_that_is_sent_along() -> None:
+    story = silent()
+    story.tell(event("Open", NOON, traits={"do_not_sell": False}, context={"gpc": True}))
+    assert story.profile.sharing == Consent(False, NOON, "gpc")
+
+
 def test_without_a_word_nothing_is_known_of_sharing() -> None:
     story = silent()
     story.tell(event("Open"))

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import msgspec
 import pytest
 
 from engine.adapters.postgres.graph import forget_snapshots, graph
 from engine.adapters.postgres.merges import bring_over
 from engine.app.identity_picture import picture
 from engine.app.splitting import NotSplit, split
+from engine.app.timers import Timers
 from engine.domain.people.events import Device, Kind
 from engine.domain.people.profiles import Profile
 from tests import lanes, served
@@ -155,6 +157,68 @@ async def test_a_merge_taken_back_leaves_two_people_with_what_is_theirs(
     assert mail is not None
     assert mail.id == bob.id
     assert known(ada)[:2] == (2, 30)
+
+
+PUT_OFF = b"""
+audiences:
+  dormant: profile.days_since_order >= 30
+  buyers: profile.orders > 0
+  spenders: profile.spend >= 40
+offers:
+  gift: {purpose: marketing, message: {push: {title: A, body: B}}}
+rules:
+  wish: {when: Wish, offer: gift, send: {at: "20:00"}}
+"""
+
+
+async def test_a_merge_taken_back_leaves_audiences_and_timers_with_whom_they_are_of(
+    postgres_dsn: str,
+) -> None:
+    workspace = WORKSPACE.replace(
+        b"computed:", b"computed:\n  days_since_order: {days_since: Order Completed}"
+    )
+    rules = lanes.rule_set(PUT_OFF, workspace)
+    phone = Device(id="d", type="android", token="t")
+    async with lanes.engine(postgres_dsn, rules) as engine:
+        await engine.send(
+            order(30, user="ada"),
+            order(15, anonymous="bob"),
+            event(Kind.IDENTIFY, anonymous="bob", consent={"marketing": True}, device=phone),
+        )
+        await engine.send(event(name="Wish", anonymous="bob", device=phone))
+        await engine.send(event(Kind.IDENTIFY, user="ada", anonymous="bob", at=NOW + minutes(1)))
+        await bring_over(engine.store.pool)
+        await split(engine.store.pool, ("anonymous_id", "bob"), rules, NOW)
+        ada, bob = await engine.profile("user_id", "ada"), await engine.profile("anonymous_id", "bob")
+        assert ada is not None
+        assert bob is not None
+
+        async def members() -> list[tuple[str, str]]:
+            rows = await fetch(postgres_dsn, "SELECT audience, profile_id FROM audience_members")
+            return sorted((row[0], "ada" if str(row[1]) == ada.id else "bob") for row in rows)
+
+        assert await members() == [("buyers", "ada"), ("buyers", "bob")]
+        put_off = await fetch(postgres_dsn, "SELECT profile_id FROM timers WHERE id LIKE '$deferred%'")
+        assert [str(row[0]) for row in put_off] == [bob.id]
+        timers = Timers(engine.store, engine.lane, lambda: engine.now)
+        await timers.fire_due()
+        engine.now = NOW + timedelta(days=31)
+        await timers.fire_due()
+        assert [one for one in await members() if one[0] == "dormant"] == [
+            ("dormant", "ada"),
+            ("dormant", "bob"),
+        ]
+
+
+async def test_what_was_told_long_after_it_can_be_taken_back_all_the_same(postgres_dsn: str) -> None:
+    rules = lanes.rule_set(workspace=WORKSPACE)
+    async with lanes.engine(postgres_dsn, rules) as engine:
+        await engine.send(event(name="A", user="ada"), event(name="B", anonymous="bob"))
+        old = event(Kind.IDENTIFY, user="ada", anonymous="bob", at=NOW - timedelta(days=400))
+        await engine.send(msgspec.structs.replace(old, received_at=NOW))
+        await bring_over(engine.store.pool)
+        done = await split(engine.store.pool, ("anonymous_id", "bob"), rules, NOW)
+        assert done.survivor != done.split
 
 
 async def test_by_command_and_over_http(postgres_dsn: str, tmp_path: Path) -> None:

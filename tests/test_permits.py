@@ -38,6 +38,7 @@ CALL = msgspec.structs.replace(
         ({"sharing": UNSHARED}, PUSH, MARKETING, None),
         ({"sharing": Consent(True, NOW, "do_not_sell")}, CALL, MARKETING, None),
         ({"erased": True, "consent": {}, "devices": {}}, CALL, MARKETING, "no_consent"),
+        ({"erased": True, "consent": {}, "devices": {}}, CALL, SERVICE, "no_consent"),
     ],
 )
 def test_why_something_must_not_go_out(

@@ -6,11 +6,12 @@ from datetime import timedelta
 
 import pytest
 
+from engine.adapters.postgres.merges import bring_over
 from engine.app.reloading import Reloading
 from engine.app.rulesets import Files, build
 from engine.app.timers import Timers
 from engine.domain.people.events import Device, Event, Kind
-from engine.domain.people.profiles import encode_profile
+from engine.domain.people.profiles import decode_profile, encode_profile
 from engine.domain.places.presence import Presence
 from tests import lanes
 from tests.lanes import fetch
@@ -105,6 +106,34 @@ async def test_stored_positions_go_with_the_timer(postgres_dsn: str) -> None:
         eve = await engine.profile("user_id", "eve")
         assert eve is not None
         assert [str(row[0]) for row in await fetch(postgres_dsn, located)] == [eve.id]
+        assert await fetch(postgres_dsn, "SELECT FROM timers WHERE id LIKE 'positions%'") == []
+
+
+async def test_positions_that_are_on_their_way_between_profiles_go_too(postgres_dsn: str) -> None:
+    """The event that joins an app's history to a person also withdraws consent."""
+    rules = rule_set(RULES, WORKSPACE.replace("PRECISION", "none"))
+    async with lanes.engine(postgres_dsn, rules) as engine:
+        phone = Device(id="phone")
+        own = {"anonymous": "app", "device": phone, "at": NOON}
+        await engine.send(
+            lanes.event(Kind.TRACK, "Yes", consent={"location": True}, **own),  # type: ignore[arg-type]
+            lanes.event(Kind.TRACK, "Location Updated", location=CAFE, **own),  # type: ignore[arg-type]
+            lanes.event(Kind.IDENTIFY, user="ada", at=NOON),
+        )
+        no = {**own, "user": "ada", "at": NOON + seconds(60), "consent": {"location": False}}
+        await engine.send(lanes.event(Kind.IDENTIFY, **no))  # type: ignore[arg-type]
+        for row in await fetch(postgres_dsn, "SELECT document FROM profiles"):
+            ended = decode_profile(row[0]).ended
+            for before in (ended.itself, ended.survivor) if ended is not None else ():
+                assert decode_profile(before).presence == Presence()
+        timers = Timers(engine.store, engine.lane, lambda: NOON + timedelta(hours=1))
+        await timers.fire_due()
+        while await bring_over(engine.store.pool):
+            pass
+        await fetch(postgres_dsn, "UPDATE timers SET leased_until = NULL")
+        await timers.fire_due()
+        located = "SELECT FROM events WHERE located OR body::text LIKE '%52.66%'"
+        assert await fetch(postgres_dsn, located) == []
         assert await fetch(postgres_dsn, "SELECT FROM timers WHERE id LIKE 'positions%'") == []
 
 

@@ -13,9 +13,11 @@ import msgspec
 
 from engine.adapters.postgres import rights as stored
 from engine.adapters.postgres.merges import bring_over
+from engine.adapters.postgres.store import connect
 from engine.app import rights
 from engine.app.export_page import page
 from engine.app.timers import Timers
+from engine.app.vacuums import Vacuums
 from engine.domain.people.events import Device, Kind, Location, Sender
 from tests import lanes, served
 from tests.conftest import execute, named
@@ -184,6 +186,116 @@ async def test_erasure_while_merges_are_brought_over_and_events_arrive(postgres_
             finally:
                 await connection.close()
             await rights.erase(one.store.pool, key, secret, NOW + timedelta(hours=number))
+
+
+async def refuse(dsn: str, item: bytes) -> None:
+    await fetch(
+        dsn,
+        "INSERT INTO rejected (key_digest, received_at, code, message, item) "
+        "VALUES ('k', now(), 'x', 'x', $1)",
+        item,
+    )
+
+
+async def test_the_export_shows_no_refused_event_of_somebody_else(postgres_dsn: str) -> None:
+    async with lanes.engine(postgres_dsn, rules()) as engine:
+        own = event(Kind.IDENTIFY, user="anna", anonymous="app-1", traits={"email": "Anna@Example.com"})
+        await engine.send(own)
+        for item in (
+            b'{"userId": "joanna", "traits": {"name": "Joanna"}}',
+            b'{"userId": "bob", "anonymousId": "app-1", "traits": {"name": "Bob"}}',
+            b'{"anonymousId": "app-11", "traits": {"name": "Eve"}}',
+            b'{"userId": "anna", "event": "Mine", "note": "\xff\x00"}',
+        ):
+            await refuse(postgres_dsn, item)
+        found = await rights.export(engine.store.pool, ("user_id", "anna"), NOW)
+    assert found is not None
+    (refused,) = found.rows["rejected"]
+    assert "Mine" in refused["item"]
+    assert not [name for name in ("Joanna", "Bob", "Eve") if name in msgspec.json.encode(found).decode()]
+
+
+async def test_refused_events_go_however_short_the_name_or_spelt(postgres_dsn: str) -> None:
+    async with lanes.engine(postgres_dsn, rules()) as engine:
+        await engine.send(event(Kind.IDENTIFY, user="u7", traits={"email": "Ada@Example.com"}))
+        await refuse(postgres_dsn, b'{"userId": "u7"}')
+        await refuse(postgres_dsn, b'{"traits": {"email": "Ada@Example.com"}}')
+        await refuse(postgres_dsn, b'{"userId": "u77"}')
+        assert await rights.erase(engine.store.pool, ("user_id", "u7"), b"s", NOW) is not None
+    left = await fetch(postgres_dsn, "SELECT item FROM rejected")
+    assert [bytes(row[0]) for row in left] == [b'{"userId": "u77"}']
+
+
+async def test_an_erasure_that_meets_another_lock_tries_again(postgres_dsn: str) -> None:
+    async with lanes.engine(postgres_dsn, rules()) as engine:
+        await engine.send(event(name="A", user="ada"), event(name="B", anonymous="app"))
+        await engine.send(event(Kind.IDENTIFY, user="ada", anonymous="app"))
+        ada = await engine.profile("user_id", "ada")
+        assert ada is not None
+        other = await asyncpg.connect(postgres_dsn)
+        try:
+            async with other.transaction():
+                await other.execute("SELECT FROM profiles WHERE id = $1 FOR UPDATE", ada.id)
+                erasing = asyncio.create_task(rights.erase(engine.store.pool, ("user_id", "ada"), b"s", NOW))
+                waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                while not await other.fetchval(waits):
+                    await asyncio.sleep(0.01)
+                # Now each waits for the other, and the erasure, which began to first, is told so.
+                await other.execute("SELECT FROM merges FOR UPDATE")
+            erased = await asyncio.wait_for(erasing, 60)
+        finally:
+            await other.close()
+    assert erased is not None
+    assert erased[0].profiles == 2
+
+
+async def test_many_erasures_hold_one_connection_for_their_dead_rows(postgres_dsn: str) -> None:
+    store = await connect(postgres_dsn, size=2)
+    vacuums = Vacuums(store)
+    running = asyncio.create_task(vacuums.run())
+    other = await asyncpg.connect(postgres_dsn)
+    dead = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'VACUUM%' AND wait_event_type = 'Lock'"
+    try:
+        async with other.transaction():
+            await other.execute("LOCK TABLE profiles IN ACCESS EXCLUSIVE MODE")
+            for _ in range(5):
+                vacuums.ask(["events"])
+                await asyncio.sleep(0)
+            while not await other.fetchval(dead):
+                await asyncio.sleep(0.01)
+            assert await asyncio.wait_for(store.pool.fetchval("SELECT 1"), 10) == 1
+            assert await other.fetchval(dead) == 1
+    finally:
+        await other.close()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await store.close()
+
+
+async def test_a_restriction_reaches_whoever_stands_for_the_profile_by_now(postgres_dsn: str) -> None:
+    async with lanes.engine(postgres_dsn, rules()) as engine:
+        await engine.send(event(name="A", user="ada"), event(name="B", anonymous="app"))
+        app = await engine.profile("anonymous_id", "app")
+        assert app is not None
+        await engine.send(event(Kind.IDENTIFY, user="ada", anonymous="app"))
+        await rights.restrict(engine.lane, app, True, NOW)
+        ada = await engine.profile("user_id", "ada")
+    assert ada is not None
+    assert ada.id != app.id
+    assert ada.restricted
+
+
+async def test_the_ledger_leaves_alone_who_began_anew(postgres_dsn: str) -> None:
+    async with lanes.engine(postgres_dsn, rules()) as engine:
+        secret = await engine.store.secret(b"")
+        await engine.send(event(name="A", user="ada"))
+        assert await rights.erase(engine.store.pool, ("user_id", "ada"), secret, NOW) is not None
+        book = dict(await stored.ledger(engine.store.pool))
+        engine.now = NOW + timedelta(days=1)
+        await engine.send(event(name="A", user="ada"))
+        assert await stored.come_back(engine.store.pool, secret, book) == []
+        later = dict.fromkeys(book, NOW + timedelta(days=2))
+        assert await stored.come_back(engine.store.pool, secret, later) == [("user_id", "ada")]
 
 
 async def test_later_events_are_dropped_where_the_workspace_says_so(postgres_dsn: str) -> None:

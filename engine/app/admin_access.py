@@ -50,15 +50,18 @@ _named = msgspec.json.Decoder(_Named).decode
 
 def is_allowed(role: str, method: str, path: str) -> bool:
     """Whether a role may do that."""
-    about_people = path.startswith(_PEOPLE) or "/members" in path
     reads = method in _READS or path in _LOOKS
     if reads:
-        return not about_people or role in ("operator", "privacy")
+        return not _is_about_people(path) or role in ("operator", "privacy")
     if path in _RIGHTS or (method == "DELETE" and path.startswith("/admin/profiles/")):
         return role == "privacy"
     if path.startswith(_RULES):
         return role in ("marketer", "operator")
     return role == "operator"
+
+
+def _is_about_people(path: str) -> bool:
+    return path.startswith(_PEOPLE) or "/members" in path
 
 
 async def admin_only(connection: ASGIConnection[Any, Any, Any, Any], _route: BaseRouteHandler) -> None:
@@ -78,7 +81,7 @@ async def admin_only(connection: ASGIConnection[Any, Any, Any, Any], _route: Bas
         actor, role = found
         if not is_allowed(role, method, path):
             raise PermissionDeniedException(f"the role {role} may not do this")
-    if method not in _READS or path.startswith(_PEOPLE):
+    if method not in _READS or _is_about_people(path):
         action, person = await _described(connection, engine, method, path)
         await audit.append(engine.store.pool, actor, action, engine.clock(), person)
 

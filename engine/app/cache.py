@@ -59,7 +59,11 @@ class ProfileCache:
         return profile
 
     def put(self, profile: Profile, document: bytes) -> None:
-        """Keeps a profile as it was committed or loaded."""
+        """Keeps a profile as it was committed or loaded. One that has ended is not kept: nothing that
+        is done under its id would show that it stands by itself again."""
+        if profile.ended is not None:
+            self.evict(profile.id)
+            return
         keys = profile.keys
         entry = self._entries.pop(profile.id, None)
         if entry is not None:

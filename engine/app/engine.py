@@ -38,6 +38,7 @@ from engine.app.settings import PUBLISHED, Settings
 from engine.app.sweeps import Sweeps
 from engine.app.tick import Pipeline
 from engine.app.timers import Timers
+from engine.app.vacuums import Vacuums
 from engine.app.weather import Weather
 from engine.domain.offers.pauses import NOTHING_HELD, Held, held, paused
 
@@ -123,6 +124,7 @@ class Engine:
         )
         self.lane = Lane(pipeline)
         self.merges = Merges(self.store, self.cache.evict)
+        self.vacuums = Vacuums(self.store)
         self.timers = Timers(self.store, self.lane, self.clock, self._held)
         self.backfill = Backfill(self.store, self.lane, lambda: self.ruling, self.clock)
         self.ingest = Ingest(
@@ -142,6 +144,7 @@ class Engine:
         self._background = [
             asyncio.create_task(listen(self._dsn, self._heard), name="notices"),
             asyncio.create_task(self.merges.run(), name="merges"),
+            asyncio.create_task(self.vacuums.run(), name="vacuums"),
             asyncio.create_task(self.backfill.run(), name="backfill"),
             asyncio.create_task(self._follow_others(), name="operations"),
             asyncio.create_task(import_folder.watch(self, Path(settings.data) / import_folder.FOLDER)),

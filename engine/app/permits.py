@@ -12,7 +12,7 @@ def why_not(send: Send, person: Profile | None, purpose: Purpose | None) -> str 
     """Why it must not go out any more; None where it may."""
     if person is not None and person.restricted:
         return "restricted"
-    if person is None or purpose is None or not permits(person.consent, purpose):
+    if person is None or person.erased or purpose is None or not permits(person.consent, purpose):
         return "no_consent"
     if isinstance(send.payload, Call):
         denied = person.sharing is not None and not person.sharing.granted

@@ -19,7 +19,7 @@ from engine.adapters.postgres.notices import CHANNEL
 from engine.app.jobs import REVERSIBLE
 from engine.domain import decide
 from engine.domain.offers.rules import RuleSet
-from engine.domain.people import identity
+from engine.domain.people import audiences, identity
 from engine.domain.people.events import Event
 from engine.domain.people.profiles import (
     DEVICE_NAMESPACE,
@@ -32,6 +32,7 @@ from engine.domain.people.profiles import (
     encode_profile,
     identity_bucket,
 )
+from engine.domain.people.timers import timer
 
 _event = msgspec.json.Decoder(Event).decode
 
@@ -74,7 +75,7 @@ async def split(pool: asyncpg.Pool, key: IdentityKey, rules: RuleSet, now: datet
             raise NotSplit("that identity did not come by a merge that can be taken back")
         record = ended.ended
         _check(record, survivor, others, now)
-        return await _split(connection, survivor, ended.id, ended.version, record, rules)
+        return await _split(connection, survivor, ended.id, ended.version, record, rules, now)
 
 
 def _brought(other: Profile, key: IdentityKey) -> bool:
@@ -99,6 +100,7 @@ async def _split(
     ended_version: int,
     record: Ended,
     rules: RuleSet,
+    now: datetime,
 ) -> Split:
     was, came = decode_profile(record.survivor), decode_profile(record.itself)
     stays = _Side(was, set(was.keys))
@@ -123,12 +125,15 @@ async def _split(
                 *(survivor.id, ended_id, old, new),
             )
         await connection.execute(SQL["give_seen"], survivor.id, ended_id, old, new)
+    for name in ("copy_timers", "return_timers"):
+        await connection.execute(SQL[name], survivor.id, ended_id)
 
     standing = msgspec.structs.replace(
         stays.profile,
         version=survivor.version,
         seq=survivor.seq,
         contacts=contacts[0],
+        absorbed=(),  # what was on its way then has come since
         apart=(*survivor.apart, ended_id),
     )
     separate = msgspec.structs.replace(
@@ -136,9 +141,11 @@ async def _split(
         version=ended_version,
         seq=came.seq + len(numbers),
         contacts=contacts[1],
+        absorbed=(),
         apart=(*came.apart, survivor.id),
     )
     for profile in (standing, separate):
+        profile = await _among(connection, profile, now)
         await connection.execute(SQL["write"], profile.id, encode_profile(profile))
         for key in profile.keys:
             await connection.execute(SQL["point"], identity_bucket(key), *key, profile.id)
@@ -147,6 +154,20 @@ async def _split(
     return Split(
         survivor=survivor.id, split=ended_id, events=len(stays.numbers) + len(numbers), given=len(numbers)
     )
+
+
+async def _among(connection: asyncpg.Connection, profile: Profile, now: datetime) -> Profile:
+    """The profile, with the index of audiences as its document says, and to be looked at again at once."""
+    since = profile.audiences.since
+    await connection.execute(SQL["leave_audiences"], profile.id)
+    await connection.execute(SQL["enter_audiences"], profile.id, list(since), list(since.values()))
+    if not profile.audiences.stamp:
+        return profile
+    look = timer(audiences.TIMER, now, audiences.TIMER, {}, paced=True)
+    event = msgspec.json.encode(look.event).decode()
+    await connection.execute(SQL["set_timer"], profile.id, look.id, look.due_at, look.paced, event)
+    checked = msgspec.structs.replace(profile.audiences, due=now, armed=now)
+    return msgspec.structs.replace(profile, audiences=checked)
 
 
 def _is_of(event: Event, goes: _Side, stays: _Side, rules: RuleSet) -> bool:

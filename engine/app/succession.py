@@ -1,4 +1,4 @@
-"""What is due for a profile that has ended reaches the one that took its place."""
+"""What is due for a profile that has ended, or told to it by its id, reaches the one in its place."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ Read = Callable[[Mapping[IdentityKey, str]], Awaitable[dict[str, Profile]]]
 async def succeeded(
     asked: list[Asked], hints: dict[IdentityKey, str], profiles: dict[str, Profile], read: Read
 ) -> list[Asked]:
-    """The events, those of timers under the key of whoever stands for their profile now. What had to
-    be read for it is added to `hints` and `profiles`."""
+    """The events, those that name their profile by its id under the key of whoever stands for it now.
+    What had to be read for it is added to `hints` and `profiles`."""
     found: list[Asked] = []
     for one in asked:
         pending, key = one.pending, one.lookups[0]
-        profile = profiles.get(key[1]) if pending.timer is not None else None
+        profile = profiles.get(key[1]) if key[0] == PROFILE_NAMESPACE else None
         followed: set[str] = set()
         while profile is not None and profile.succeeded_by and profile.succeeded_by not in followed:
             followed.add(profile.succeeded_by)

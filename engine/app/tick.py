@@ -226,7 +226,7 @@ class Pipeline:
             for generation in range(p.losses)
         ]
         profiles = await self._profiles(hints, unknown, taken, session)
-        if any(one.pending.timer is not None for one in asked):
+        if any(one.pending.keys[0][0] == PROFILE_NAMESPACE for one in asked):
             asked = await succeeded(
                 asked, hints, profiles, lambda hint: self._profiles(hint, {}, (), session)
             )

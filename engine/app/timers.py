@@ -104,6 +104,8 @@ class Timers:
                 continue
             event = msgspec.structs.replace(event, timestamp=timer.due_at, received_at=self._clock())
             if event.name == WITHDRAWN:
+                if await self._store.fetch("merging", timer.profile_id):
+                    continue  # some of the rows stand under another id: claimed again, when they are here
                 # Before the timer goes with its event: what fails here is done again.
                 await self._store.fetch(
                     "withdraw_positions", timer.bucket, timer.profile_id, event.properties["devices"]

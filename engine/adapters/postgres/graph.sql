@@ -44,6 +44,39 @@ DELETE FROM seen WHERE bucket = bucket_of($1) AND profile_id = $1 AND seq > $2 A
 UPDATE seen SET bucket = bucket_of($2), profile_id = $2, seq = $4
 WHERE bucket = bucket_of($1) AND profile_id = $1 AND seq = $3;
 
+-- name: copy_timers
+-- A timer is an alarm: what it is about stands in one of the two documents, and the other finds nothing.
+INSERT INTO timers (bucket, profile_id, id, due_at, paced, event)
+SELECT bucket_of($2), $2, id, due_at, paced, event FROM timers
+WHERE bucket = bucket_of($1) AND profile_id = $1 AND event->'properties'->>'decision' IS NULL
+ON CONFLICT DO NOTHING;
+
+-- name: return_timers
+-- What follows a decision, an offer that was put off for one, is theirs to whom it was made.
+WITH gone AS (
+    DELETE FROM timers t USING decisions d
+    WHERE t.bucket = bucket_of($1) AND t.profile_id = $1
+        AND d.bucket = bucket_of($2) AND d.profile_id = $2
+        AND d.id::text = t.event->'properties'->>'decision'
+    RETURNING t.id, t.due_at, t.paced, t.event
+)
+INSERT INTO timers (bucket, profile_id, id, due_at, paced, event)
+SELECT bucket_of($2), $2, id, due_at, paced, event FROM gone
+ON CONFLICT DO NOTHING;
+
+-- name: leave_audiences
+DELETE FROM audience_members WHERE bucket = bucket_of($1) AND profile_id = $1;
+
+-- name: enter_audiences
+INSERT INTO audience_members (bucket, audience, profile_id, since)
+SELECT bucket_of($1), a.name, $1, a.since FROM unnest($2::text[], $3::timestamptz[]) AS a(name, since);
+
+-- name: set_timer
+INSERT INTO timers (bucket, profile_id, id, due_at, paced, event)
+VALUES (bucket_of($1), $1, $2, $3, $4, $5::text::json)
+ON CONFLICT (bucket, profile_id, id) DO UPDATE
+    SET due_at = excluded.due_at, paced = excluded.paced, event = excluded.event, leased_until = NULL;
+
 -- name: point
 INSERT INTO identities (bucket, namespace, value, profile_id, previous_id) VALUES ($1, $2, $3, $4, NULL)
 ON CONFLICT (bucket, namespace, value) DO UPDATE SET profile_id = excluded.profile_id, previous_id = NULL;

@@ -325,6 +325,11 @@ SET located = false, body = (body::jsonb - 'location')::json, facts = (facts::js
 WHERE bucket = $1 AND profile_id = $2 AND located AND coalesce(body::jsonb #>> '{device,id}', '') = ANY ($3)
 RETURNING 1;
 
+-- name: merging
+-- Whether rows of the person are still on their way from one profile to another.
+SELECT 1 FROM merges
+WHERE moved_at IS NULL AND (survivor_id = $1 OR (bucket = bucket_of($1) AND profile_id = $1)) LIMIT 1;
+
 -- name: expired_outbox
 DELETE FROM outbox WHERE state IN ('sent', 'dropped') AND settled_at < $1;
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from importlib import resources
 from typing import Any
@@ -18,7 +18,7 @@ import asyncpg
 import msgspec
 
 from engine.adapters.postgres.notices import CHANNEL
-from engine.adapters.postgres.store import named_queries
+from engine.adapters.postgres.store import Conflict, named_queries
 from engine.domain.people.profiles import (
     DEVICE_NAMESPACE,
     IdentityKey,
@@ -35,6 +35,8 @@ SQL = named_queries(resources.files(__package__).joinpath("rights.sql").read_tex
 _SCALES = ("outbox",)
 """Tables whose rows' bucket is not always their profile's."""
 _json = msgspec.json.Encoder().encode
+_SHORT = 3
+"""Words up to that length stand within many others."""
 _PAGE = 5000
 TRIES = 3
 
@@ -74,14 +76,48 @@ class Person(msgspec.Struct, frozen=True):
 
     @property
     def texts(self) -> list[bytes]:
-        """What a refused event of theirs would hold: identities, devices, tokens."""
+        """What a refused event of theirs would hold: identities, as they are kept and as they were
+        spelt, devices, tokens. Short ones as whole texts only."""
         words = {value for _, value in self.keys}
-        words |= {a.token for p in self.profiles for a in p.devices.values() if a.token}
+        plain = {_plain(word) for word in words}
+        for profile in self.profiles:
+            words |= {a.token for a in profile.devices.values() if a.token}
+            stated = (trait.value for trait in profile.traits.values())
+            words |= {word for word in stated if isinstance(word, str) and _plain(word) in plain}
         found = set()
         for word in words:
-            if len(word) > 3:
-                found |= {word.encode(), _json(word)[1:-1], _ascii(word)}
+            spelt = {word.encode(), _json(word)[1:-1], _ascii(word)}
+            found |= spelt if len(word) > _SHORT else {b'"' + text + b'"' for text in spelt}
         return sorted(found)
+
+    def names(self, item: bytes) -> bool:
+        """Whether a refused event that holds one of the texts is theirs for sure: a text may stand in
+        somebody else's name, and a phone may have been somebody else's."""
+        try:
+            said = _naming(item)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            said = _Naming()
+        if said.userId is not None:
+            return ("user_id", str(said.userId)) in self.keys
+        if said.anonymousId is not None:
+            return ("anonymous_id", str(said.anonymousId)) in self.keys
+        words = (value for namespace, value in self.keys if namespace != DEVICE_NAMESPACE)
+        return any(b'"' + text + b'"' in item for word in words for text in (_json(word)[1:-1], _ascii(word)))
+
+
+class _Naming(msgspec.Struct):
+    """As much of a refused event as says whose it is."""
+
+    userId: str | int | float | None = None  # noqa: N815 - the wire's name
+    anonymousId: str | int | float | None = None  # noqa: N815
+
+
+_naming = msgspec.json.Decoder(_Naming).decode
+
+
+def _plain(word: str) -> str:
+    """A word without what people spell differently: case, spaces, signs."""
+    return "".join(c for c in word.casefold() if c.isalnum())
 
 
 def _ascii(word: str) -> bytes:
@@ -123,7 +159,7 @@ async def erase(
     for _ in range(TRIES):
         try:
             return await _erase(pool, key, secret, asked_at)
-        except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError):
+        except Conflict:
             continue  # a merge came in between
     return await _erase(pool, key, secret, asked_at)
 
@@ -273,8 +309,8 @@ async def rows_of(connection: asyncpg.Connection, person: Person) -> dict[str, l
         if rows:
             found[table] = [msgspec.Raw(row[0].encode()) for row in rows]
     rejected = await connection.fetch(SQL["rejected_of"], person.texts)
-    if rejected:
-        found["rejected"] = [dict(row) for row in rejected]
+    if theirs := [row for row in rejected if person.names(bytes(row["item"]))]:
+        found["rejected"] = [{**row, "item": bytes(row["item"]).decode("utf-8", "replace")} for row in theirs]
     return found
 
 
@@ -289,12 +325,20 @@ async def keep(pool: asyncpg.Pool, entries: Sequence[tuple[bytes, datetime]]) ->
         await pool.execute(SQL["note_identities"], [digest], erased_at)
 
 
-async def come_back(pool: asyncpg.Pool, secret: bytes, hashes: Iterable[bytes]) -> list[IdentityKey]:
-    """Identities in the index that were erased: a restored backup has brought them back."""
-    wanted = frozenset(hashes)
+async def come_back(pool: asyncpg.Pool, secret: bytes, erased: Mapping[bytes, datetime]) -> list[IdentityKey]:
+    """Identities in the index that were erased: a restored backup has brought them back. Somebody who
+    began anew since is not meant."""
     place: tuple[int, str, str] = (-1, "", "")
     found: list[IdentityKey] = []
     while rows := await pool.fetch(SQL["identities_from"], *place, _PAGE):
-        found += [(r[1], r[2]) for r in rows if hash_of(secret, (r[1], r[2])) in wanted]
+        for _, namespace, value, profile_id in rows:
+            erased_at = erased.get(hash_of(secret, (namespace, value)))
+            if erased_at is not None and not await _began_after(pool, profile_id, erased_at):
+                found.append((namespace, value))
         place = (rows[-1][0], rows[-1][1], rows[-1][2])
     return found
+
+
+async def _began_after(pool: asyncpg.Pool, profile_id: str, moment: datetime) -> bool:
+    document = await pool.fetchval(SQL["document"], profile_id)
+    return document is not None and decode_profile(document).created_at > moment

@@ -49,7 +49,7 @@ WITH gone AS (
 SELECT count(*) FROM gone;
 
 -- name: rejected_of
-SELECT received_at, code, message, convert_from(item, 'SQL_ASCII') AS item FROM rejected r
+SELECT received_at, code, message, item FROM rejected r
 WHERE EXISTS (SELECT FROM unnest($1::bytea[]) AS t(text) WHERE position(t.text IN r.item) > 0)
 ORDER BY id;
 
@@ -72,6 +72,9 @@ SELECT hash, erased_at FROM erased_identities ORDER BY erased_at, hash;
 
 -- name: identities_from
 -- All identities, a page at a time, by their place.
-SELECT bucket, namespace, value FROM identities
+SELECT bucket, namespace, value, profile_id FROM identities
 WHERE (bucket, namespace, value) > ($1::smallint, $2::text, $3::text)
 ORDER BY bucket, namespace, value LIMIT $4;
+
+-- name: document
+SELECT document FROM profiles WHERE bucket = bucket_of($1) AND id = $1;

@@ -135,10 +135,10 @@ async def _replay(dsn: str, entries: list[Entry], json: bool) -> int:
     store, secret = await _opened(dsn)
     erased = 0
     try:
-        hashes = [bytes.fromhex(entry.hash) for entry in entries]
-        for key in await stored.come_back(store.pool, secret, hashes):
+        book = {bytes.fromhex(entry.hash): entry.erased_at for entry in entries}
+        for key in await stored.come_back(store.pool, secret, book):
             erased += await rights.erase(store.pool, key, secret, datetime.now(UTC)) is not None
-        await stored.keep(store.pool, [(bytes.fromhex(e.hash), e.erased_at) for e in entries])
+        await stored.keep(store.pool, list(book.items()))
     finally:
         await store.close()
     if json:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any, Literal
 from uuid import UUID
 
@@ -22,7 +21,6 @@ from engine.domain.people import identity
 from engine.domain.people.profiles import IdentityKey, Profile
 
 _json = msgspec.json.Encoder().encode
-_vacuums: set[asyncio.Task[None]] = set()
 
 
 class ReceiptId(msgspec.Struct, frozen=True):
@@ -134,9 +132,7 @@ async def _erase(engine: Engine, namespace: str, value: str) -> ReceiptId:
     receipt, person = erased
     for profile_id in person.ids:
         engine.cache.evict(profile_id)
-    task = asyncio.create_task(stored.vacuum(engine.store.pool, receipt.deleted))
-    _vacuums.add(task)
-    task.add_done_callback(_vacuums.discard)
+    engine.vacuums.ask(table for table, rows in receipt.deleted.items() if rows)
     return ReceiptId(receipt.id)
 
 

@@ -75,13 +75,13 @@ def united_history(one: tuple[Stated, ...], other: tuple[Stated, ...]) -> tuple[
 
 def sharing(known: Consent | None, event: Event) -> Consent | None:
     """Whether what is known may be given to others, after the event: Global Privacy Control says no, the
-    trait `do_not_sell` says either. The newest word stands."""
+    trait `do_not_sell` says either. The newest word stands; of two at once the no."""
     said = known
-    if event.context.get("gpc") is True:
-        said = Consent(False, event.known_at, "gpc")
     stated_trait = event.traits.get("do_not_sell")
     if isinstance(stated_trait, bool):
         said = Consent(not stated_trait, event.known_at, "do_not_sell")
+    if event.context.get("gpc") is True:
+        said = Consent(False, event.known_at, "gpc")
     if said is None or known is None or said.at >= known.at:
         return said
     return known

@@ -58,13 +58,19 @@ def tombstone(ended: Profile, survivor: Profile, event: Event) -> Profile:
         last_seen=ended.last_seen,
         ended=Ended(
             survivor.id,
-            event.known_at,
+            event.received_at,
             event.message_id,
             survivor.seq,
-            encode_profile(ended),
-            encode_profile(survivor),
+            _before(ended),
+            _before(survivor),
         ),
     )
+
+
+def _before(profile: Profile) -> bytes:
+    """A document for when the merge is taken back: without where the person was, which may not be kept
+    for so long, nor where consent ends meanwhile."""
+    return encode_profile(msgspec.structs.replace(profile, presence=Presence(), trips={}))
 
 
 def _identities(one: Profile, other: Profile, workspace: Workspace) -> tuple[Identity, ...]:
