@@ -5,12 +5,13 @@ Exit codes: 0 fine, 1 the user's files or data are at fault, 2 wrong usage.
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.metadata import version
 from io import TextIOWrapper
 from keyword import iskeyword
 
-from cyclopts import App, CycloptsError
+from cyclopts import App, CycloptsError, Parameter
 
 from engine.app.settings import table
 
@@ -18,6 +19,7 @@ app = App(
     name="viewfinder",
     help="Real-time mobile and location personalization engine.",
     version=version("viewfinder"),
+    default_parameter=Parameter(negative=()),
 )
 COMMANDS = {
     "serve": "Run the engine. Prints `ready http://HOST:PORT` once it takes events.",
@@ -64,9 +66,13 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     try:
         result = app(exit_on_error=False, print_error=False)
+        sys.stdout.flush()
     except CycloptsError as fault:
         sys.stderr.write(f"error: {fault}\n")
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except BrokenPipeError:  # whoever read it has enough, such as head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
     sys.exit(result if isinstance(result, int) else 0)

@@ -21,6 +21,7 @@ from engine.adapters.postgres.migrations import migrate
 from engine.adapters.postgres.store import StoreError, connect
 from engine.app.cli.environment import DATABASE_FAULTS, database, fail, read_settings
 
+LONGEST_DAYS = 3_650
 _json = msgspec.json.Encoder().encode
 
 
@@ -41,11 +42,13 @@ def audiences(
     """
     if members and name is None:
         fail("--members needs the name of an audience", 2)
-    if days < 1:
-        fail("--days must be at least 1", 2)
+    if not 1 <= days <= LONGEST_DAYS:
+        fail(f"--days must be from 1 to {LONGEST_DAYS:,}", 2)
     with database(read_settings()) as dsn:
         try:
             return asyncio.run(_report(dsn, name, members, days, json))
+        except BrokenPipeError:  # of standard output
+            raise
         except (*DATABASE_FAULTS, StoreError) as fault:
             fail(f"the database: {fault}", 1)
             raise

@@ -21,8 +21,8 @@ from engine.adapters.postgres.revisions import Revisions
 from engine.adapters.postgres.store import StoreError, connect
 from engine.app.backtest import Agreement, Backtest, play
 from engine.app.backtest_report import page, print_report
-from engine.app.cli.check import check_folders, print_problems
-from engine.app.cli.environment import DATABASE_FAULTS, database, errors, fail, read_settings
+from engine.app.cli.check import check_folders, models_of, print_problems
+from engine.app.cli.environment import DATABASE_FAULTS, database, errors, fail, read_settings, write_file
 from engine.app.cli.rulings import Rulings
 from engine.app.ruling import Ruling
 from engine.app.settings import Settings
@@ -56,6 +56,8 @@ def backtest(
         raise AssertionError
     if profiles is not None and profiles < 1:
         fail("--profiles must be at least 1", 2)
+    if html is not None and not html.absolute().parent.is_dir():
+        fail(f"there is no folder {html.parent}", 2)
     tried = _workspace(folder)
     other = _workspace(against) if against is not None else None
     names = (str(against) if against is not None else "active", str(folder))
@@ -66,7 +68,7 @@ def backtest(
             fail(f"the database: {fault}", 1)
             raise
     if html is not None:
-        html.write_text(page(report), "utf-8")
+        write_file(html, page(report).encode())
     if json:
         sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
     else:
@@ -77,7 +79,7 @@ def backtest(
 
 
 def _workspace(folder: Path) -> Ruling:
-    checked = check_folders(folder, folder.absolute().parent / "models")
+    checked = check_folders(folder, models_of(folder))
     if checked.ruling is None:
         print_problems(checked, errors)
         sys.exit(1)

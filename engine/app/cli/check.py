@@ -16,6 +16,7 @@ from rich.console import Console
 from engine.app import rulesets
 from engine.app.cli.environment import fail, read_settings
 from engine.app.rulesets import Checked
+from engine.app.settings import PUBLISHED
 from engine.domain.offers.rules import RuleSet
 from engine.formats.problems import Problem, render_all
 from engine.formats.workspace import MODELS_PREFIX
@@ -77,7 +78,8 @@ def check_folders(rules: Path, models: Path, now: datetime | None = None) -> Che
     """The workspace as it was read and checked, with advice where `now` is given. Ends with exit code 2
     where there is none, and 1 where a file of it cannot be read at all."""
     if not rules.is_dir():
-        fail(f"there is no folder {rules}", 2)
+        published = "; VIEWFINDER_RULES=db is what was published, this needs a folder"
+        fail(f"there is no folder {rules}{published if str(rules) == PUBLISHED else ''}", 2)
     try:
         return rulesets.check(rules, models, now)
     except OSError as fault:

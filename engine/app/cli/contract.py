@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from engine.app.cli.environment import fail, write_file
 from engine.app.ingest_contract import schemas
 from engine.app.web import litestar_app
 
@@ -14,8 +15,11 @@ def contract(folder: Path, /) -> int:
     """Write openapi.json and the JSON Schemas into a folder, as the repository's sdk_contract has them."""
     for name, text in files().items():
         file = folder / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(text)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as fault:
+            fail(f"{fault.filename or folder}: {fault.strerror}", 2)
+        write_file(file, text)
     return 0
 
 

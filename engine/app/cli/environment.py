@@ -41,6 +41,14 @@ def read_settings() -> Settings:
         raise
 
 
+def write_file(file: Path, content: bytes) -> None:
+    """Writes what somebody asked for in a file; exit code 2 where it cannot be written."""
+    try:
+        file.write_bytes(content)
+    except OSError as fault:
+        fail(f"{file}: {fault.strerror}", 2)
+
+
 def with_store(work: Callable[[Store], Awaitable[T]]) -> T:
     """What comes of `work` on the database, its schema up to date. Ends with exit code 1 where the
     database is away."""

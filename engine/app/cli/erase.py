@@ -26,7 +26,7 @@ from engine.domain.people.profiles import IdentityKey
 class Entry(msgspec.Struct, frozen=True, rename="camel"):
     """A line of the ledger: a keyed hash of an identity, and when it was erased."""
 
-    hash: str
+    hash: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{2})+$")]
     erased_at: datetime
 
 
@@ -66,7 +66,9 @@ def erase(
                 return asyncio.run(_replay(dsn, entries, json))
             assert namespace is not None
             assert value is not None
-            return asyncio.run(_one(dsn, named(settings, namespace, value), scan, json))
+            return asyncio.run(_one(dsn, named(settings, dsn, namespace, value), scan, json))
+        except BrokenPipeError:  # of standard output
+            raise
         except (*DATABASE_FAULTS, StoreError) as fault:
             fail(f"the database: {fault}", 1)
             raise

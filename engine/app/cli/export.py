@@ -17,7 +17,7 @@ from engine.adapters.postgres.migrations import migrate
 from engine.adapters.postgres.rights import hash_of
 from engine.adapters.postgres.store import StoreError, connect
 from engine.app import rights
-from engine.app.cli.environment import DATABASE_FAULTS, database, fail, read_settings
+from engine.app.cli.environment import DATABASE_FAULTS, database, fail, read_settings, write_file
 from engine.app.cli.people import named
 from engine.app.export_page import page
 from engine.domain.people.profiles import IdentityKey
@@ -43,7 +43,7 @@ def export(
     settings = read_settings()
     with database(settings) as dsn:
         try:
-            found = asyncio.run(_export(dsn, named(settings, namespace, value)))
+            found = asyncio.run(_export(dsn, named(settings, dsn, namespace, value)))
         except (*DATABASE_FAULTS, StoreError) as fault:
             fail(f"the database: {fault}", 1)
             raise
@@ -52,7 +52,7 @@ def export(
         raise AssertionError
     text = page(found).encode() if format == "html" else msgspec.json.format(msgspec.json.encode(found))
     if output is not None:
-        output.write_bytes(text)
+        write_file(output, text)
     else:
         sys.stdout.buffer.write(text + b"\n")
     return 0

@@ -6,7 +6,6 @@ import asyncio
 import secrets
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -19,8 +18,8 @@ from engine.adapters.postgres.graph import Graph, graph
 from engine.adapters.postgres.migrations import migrate
 from engine.adapters.postgres.rights import hash_of
 from engine.adapters.postgres.store import StoreError, connect
-from engine.app.cli.check import check_folders, print_problems
-from engine.app.cli.environment import DATABASE_FAULTS, database, errors, fail, read_settings
+from engine.app.cli.environment import DATABASE_FAULTS, database, fail, read_settings
+from engine.app.cli.workspace import workspace
 from engine.app.identity_picture import picture
 from engine.app.splitting import NotSplit, Split, split
 from engine.domain.offers.rules import RuleSet
@@ -51,12 +50,8 @@ def identities(
         The identity.
     """
     settings = read_settings()
-    checked = check_folders(Path(settings.rules), Path(settings.models))
-    if checked.ruling is None:
-        print_problems(checked, errors)
-        return 1
-    rules = checked.ruling.rules
     with database(settings) as dsn:
+        rules = workspace(settings, dsn).rules
         try:
             found = asyncio.run(_run(dsn, action, namespace, value, rules))
         except NotSplit as fault:

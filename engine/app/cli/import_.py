@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO, Literal
 
 import msgspec
 from cyclopts import Parameter
@@ -17,16 +17,17 @@ from engine.adapters.postgres import imports
 from engine.adapters.postgres.imports import Progress as Done
 from engine.adapters.postgres.migrations import migrate
 from engine.adapters.postgres.store import StoreError
-from engine.app.cli.check import check_folders, print_problems
 from engine.app.cli.environment import DATABASE_FAULTS, database, errors, fail, read_settings
 from engine.app.cli.import_geofences import bring_geofences
+from engine.app.cli.workspace import workspace
 from engine.app.import_lane import own_lane
 from engine.app.importing import Import, Rejected
 from engine.app.importing_files import Prepared, prepare
 from engine.app.replies import Interrupted
 from engine.app.ruling import Ruling
+from engine.domain.offers.rules import Workspace
 from engine.formats.geojson import Sizes
-from engine.formats.import_mapping import KINDS, kind_of
+from engine.formats.import_mapping import KINDS, Kind, kind_of
 from engine.formats.import_rows import Unreadable
 from engine.formats.problems import render_all
 
@@ -63,12 +64,26 @@ def import_(
     if known is None:
         fail(f"{kind!r}: expected one of {', '.join(KINDS)}, geofences", 2)
         raise AssertionError
-    checked = check_folders(Path(settings.rules), Path(settings.models))
-    if checked.ruling is None:
-        print_problems(checked, errors)
-        return 1
+    beside = rejected or file.with_name(file.name + ".rejected.jsonl")
+    with database(settings) as dsn:
+        ruling = workspace(settings, dsn)
+        prepared = _prepared(known, file, mapping, ruling.rules.workspace)
+        try:
+            code = asyncio.run(_run(dsn, ruling, prepared, beside, json))
+            if beside.exists() and not beside.stat().st_size:
+                beside.unlink()
+            return code
+        except Interrupted:
+            fail("the database went away; run the same command again to go on", 1)
+        except (*DATABASE_FAULTS, StoreError) as fault:
+            fail(f"the database: {fault}; run the same command again to go on", 1)
+    return 1
+
+
+def _prepared(kind: Kind, file: Path, mapping: Path | None, workspace: Workspace) -> Prepared:
+    """How to bring the file in; ends with what is wrong with it or its mapping."""
     try:
-        prepared, problems = prepare(known, file, mapping, checked.ruling.rules.workspace)
+        prepared, problems = prepare(kind, file, mapping, workspace)
     except Unreadable as fault:
         fail(f"{file}: {fault}", 1)
         raise
@@ -78,19 +93,8 @@ def import_(
     if prepared is None:
         sources = {str(mapping): mapping.read_bytes()} if mapping is not None else {}
         errors.out(render_all(problems, sources), highlight=False)
-        return 1
-    beside = rejected or file.with_name(file.name + ".rejected.jsonl")
-    with database(settings) as dsn:
-        try:
-            code = asyncio.run(_run(dsn, checked.ruling, prepared, beside, json))
-            if beside.exists() and not beside.stat().st_size:
-                beside.unlink()
-            return code
-        except Interrupted:
-            fail("the database went away; run the same command again to go on", 1)
-        except (*DATABASE_FAULTS, StoreError) as fault:
-            fail(f"the database: {fault}; run the same command again to go on", 1)
-    return 1
+        sys.exit(1)
+    return prepared
 
 
 async def _run(dsn: str, ruling: Ruling, prepared: Prepared, beside: Path, json: bool) -> int:
@@ -103,7 +107,7 @@ async def _run(dsn: str, ruling: Ruling, prepared: Prepared, beside: Path, json:
             return 0
         began, before = time.monotonic(), done.rows
         with (
-            beside.open("ab" if before else "wb") as refused,
+            _opened(beside, "ab" if before else "wb") as refused,
             Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -132,6 +136,14 @@ async def _run(dsn: str, ruling: Ruling, prepared: Prepared, beside: Path, json:
     note = f"rejected rows are in {beside}" if done.rejected else ""
     _tell(prepared, done, (done.rows - before) / max(seconds, 0.001), json, note)
     return 0 if not done.rejected else 1
+
+
+def _opened(beside: Path, mode: Literal["ab", "wb"]) -> BinaryIO:
+    try:
+        return beside.open(mode)
+    except OSError as fault:
+        fail(f"{beside}: {fault.strerror}", 2)
+        raise
 
 
 def _tell(prepared: Prepared, done: Done, rate: float, json: bool, note: str) -> None:

@@ -46,6 +46,8 @@ def privacy(
     with database(settings) as dsn:
         try:
             return asyncio.run(_audit(dsn, action, json))
+        except BrokenPipeError:  # of standard output
+            raise
         except (*DATABASE_FAULTS, StoreError) as fault:
             fail(f"the database: {fault}", 1)
             raise

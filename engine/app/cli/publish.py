@@ -14,7 +14,7 @@ from rich.table import Table
 
 from engine.adapters.postgres.revisions import Publication, Revisions
 from engine.adapters.postgres.store import Store
-from engine.app.cli.check import check_folders, print_problems
+from engine.app.cli.check import check_folders, models_of, print_problems
 from engine.app.cli.environment import errors, fail, with_store
 
 HISTORY = 50
@@ -47,7 +47,7 @@ def publish(
         wanted = rollback
         return _tell(*with_store(lambda store: _back(store, wanted)), json)
     assert folder is not None
-    checked = check_folders(folder, models or folder.absolute().parent / "models")
+    checked = check_folders(folder, models or models_of(folder))
     if checked.ruling is None:
         print_problems(checked, errors)
         return 1

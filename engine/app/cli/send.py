@@ -16,7 +16,7 @@ from rich.console import Console
 from engine.adapters.postgres.outbox import Outbox, Push, Send
 from engine.adapters.postgres.store import Store
 from engine.app import profile_reading
-from engine.app.cli.environment import fail, with_store
+from engine.app.cli.environment import errors, fail, with_store
 from engine.app.cli.why_not import known_rule, standing
 from engine.app.rendering import render_push
 from engine.app.unit_rows import PROVIDERS
@@ -101,9 +101,10 @@ async def _send(store: Store, rule: str, namespace: str, value: str, offer: str 
     await outbox.put(proof)
     deadline = time.monotonic() + WAIT_SECONDS
     state, code = await outbox.state(proof)
-    while state == "pending" and time.monotonic() < deadline:
-        await asyncio.sleep(0.2)
-        state, code = await outbox.state(proof)
+    with errors.status("waiting for a running engine to send it"):
+        while state == "pending" and time.monotonic() < deadline:
+            await asyncio.sleep(0.2)
+            state, code = await outbox.state(proof)
     return {
         "id": identifier,
         "offer": chosen.offer.id,

@@ -13,7 +13,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from types import FrameType
 from typing import Annotated
 
@@ -23,16 +22,12 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from engine.adapters.fcm import CredentialsProblem
 from engine.adapters.postgres.migrations import migrate
-from engine.adapters.postgres.revisions import Revisions
-from engine.adapters.postgres.store import StoreError, connect
-from engine.app import logs, rulesets, server
-from engine.app.cli.check import check_folders, print_problems
-from engine.app.cli.environment import DATABASE_FAULTS, database, errors, fail, read_settings
+from engine.app import logs, server
+from engine.app.cli.environment import DATABASE_FAULTS, database, fail, read_settings
+from engine.app.cli.workspace import folders, published
 from engine.app.engine import Engine
-from engine.app.reloading import from_database
-from engine.app.rulesets import Checked, Files
+from engine.app.rulesets import Checked
 from engine.app.settings import PUBLISHED, Settings, SettingsError, load_or_create_keys
-from engine.formats.problems import Problem
 
 AGAIN_SECONDS = 1.0
 """Before a worker that died is started again."""
@@ -45,7 +40,7 @@ def serve(*, worker: Annotated[str | None, Parameter(show=False)] = None) -> int
     logs.configure()
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until there is something to reload
     settings = read_settings()
-    checked = _folders(settings) if settings.rules != PUBLISHED else None
+    checked = folders(settings) if settings.rules != PUBLISHED else None
     try:
         settings, made = load_or_create_keys(settings)
     except SettingsError as fault:
@@ -56,7 +51,7 @@ def serve(*, worker: Annotated[str | None, Parameter(show=False)] = None) -> int
         server.die_with_parent()
         listener = socket.socket(fileno=int(descriptor))
         dsn = settings.database_url or ""
-        return _run(settings, dsn, checked or _published(dsn), listener, lambda: os.write(int(tells), b"."))
+        return _run(settings, dsn, checked or published(dsn), listener, lambda: os.write(int(tells), b"."))
     if made:
         _show_keys(settings)
     try:
@@ -69,46 +64,11 @@ def serve(*, worker: Annotated[str | None, Parameter(show=False)] = None) -> int
             asyncio.run(migrate(dsn))
         except DATABASE_FAULTS as fault:
             fail(f"the database: {fault}", 1)
-        checked = checked or _published(dsn)
+        checked = checked or published(dsn)
         if settings.workers == 1:
             return _run(settings, dsn, checked, listener, lambda: _announce(settings, listener))
         with tempfile.TemporaryDirectory(prefix="viewfinder-metrics-") as counts:
             return _supervise(settings, dsn, listener, counts)
-
-
-def _folders(settings: Settings) -> Checked:
-    """The workspace of the folders; ends with its problems where it cannot be served."""
-    checked = check_folders(Path(settings.rules), Path(settings.models))
-    if checked.ruling is None:
-        print_problems(checked, errors)
-        sys.exit(1)
-    return checked
-
-
-def _published(dsn: str) -> Checked:
-    """The workspace that was made active last; ends where there is none to serve."""
-
-    async def read() -> Files | Problem | str:
-        store = await connect(dsn)
-        try:
-            return await from_database(Revisions(store.pool))(())
-        finally:
-            await store.close()
-
-    try:
-        found = asyncio.run(read())
-    except StoreError as fault:
-        fail(f"the database: {fault}", 1)
-        raise
-    if not isinstance(found, Files):
-        said = f"{found.message}: {found.suggestion}" if isinstance(found, Problem) else found
-        fail(said, 1)
-        raise AssertionError
-    checked = rulesets.build(found)
-    if checked.ruling is None:
-        print_problems(checked, errors)
-        sys.exit(1)
-    return checked
 
 
 def _run(

@@ -20,6 +20,7 @@ from engine.app.cli.environment import DATABASE_FAULTS, database, fail, read_set
 
 _json = msgspec.json.Encoder().encode
 _COMMAND = "command"
+LONGEST_DAYS = 3_650
 
 
 def tokens(
@@ -46,6 +47,8 @@ def tokens(
         fail(f"{action} needs a name", 2)
     if action == "make" and role is None:
         fail("make needs --role viewer, marketer, operator or privacy", 2)
+    if days is not None and not 1 <= days <= LONGEST_DAYS:
+        fail(f"--days must be from 1 to {LONGEST_DAYS:,}", 2)
     with database(read_settings()) as dsn:
         try:
             return asyncio.run(_run(dsn, action, name or "", role or "", days, json))
@@ -67,7 +70,9 @@ async def _run(dsn: str, action: str, name: str, role: str, days: int | None, js
             ended = await stored.revoke(pool, name)
             if not ended:
                 fail(f'there is no token "{name}"', 1)
-            sys.stdout.write(f"{ended} ended\n")
+            sys.stdout.write(
+                _json({"name": name, "ended": ended}).decode() + "\n" if json else f"{ended} ended\n"
+            )
             return 0
         if action == "make":
             until = now + timedelta(days=days) if days is not None else None
