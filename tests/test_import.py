@@ -118,6 +118,14 @@ def test_a_profile_has_traits_and_identities() -> None:
     assert one.traits == {"email": "Ada@x.org", "loyalty_card": "0042", "first_name": "Ada", "zip": "01234"}
 
 
+def test_a_mapping_may_say_that_the_file_is_a_partners() -> None:
+    given = "ids: {user_id: who}\ntraits: {score: n}\nsource: second_party\n"
+    assert event(b"who,n\nu,7\n", kind="profiles", text=given).party == "second_party"
+    problems: list[Problem] = []
+    assert mapping("m.yaml", b"source: second\n", problems) is None
+    assert [(p.line, p.column) for p in problems] == [(1, 9)]
+
+
 def test_a_consent_names_purposes() -> None:
     one = event(b"user_id,marketing,service\nu,yes,\n", kind="consents")
     assert one.consent == {"marketing": True}

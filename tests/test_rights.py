@@ -110,6 +110,8 @@ async def test_the_export_holds_everything_and_after_erasure_nothing_is_left(pos
         for what, value in PLANTED.items():
             assert value in text, what
             assert value in html, what
+        assert found.sources["first_name"].origin == "app"
+        assert "first party, app" in html
         assert "Bob" not in text
         assert {"events", "decisions", "outbox", "timers", "seen", "rejected"} <= found.rows.keys()
 

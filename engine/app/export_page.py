@@ -29,8 +29,8 @@ def page(found: Exported) -> str:
         ),
         _table(
             "What we know of you",
-            ("What", "Value", "Since"),
-            ((name, trait.value, trait.at) for name, trait in profile.traits.items()),
+            ("What", "Value", "Since", "From"),
+            ((name, trait.value, trait.at, _said(found, name)) for name, trait in profile.traits.items()),
         ),
         _table("What we counted", ("What", "State"), profile.computed.items()),
         _table(
@@ -75,6 +75,11 @@ def page(found: Exported) -> str:
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(title)}</title>'
         f"<style>{_STYLE}</style><h1>{escape(title)}</h1>{''.join(parts)}</html>"
     )
+
+
+def _said(found: Exported, name: str) -> str:
+    said = found.sources[name]
+    return f"{said.source.replace('_', ' ')}, {said.origin}" if said.origin else said.source.replace("_", " ")
 
 
 def _table(title: str, heading: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

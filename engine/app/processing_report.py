@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import msgspec
 
 from engine.domain.offers.rules import RuleSet
+from engine.domain.people.sources import CORRECTION, PARTIES
 
 
 class Datum(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +37,8 @@ class Processing(msgspec.Struct, frozen=True, kw_only=True):
     data: list[Datum]
     uses: list[Use]
     retention: dict[str, str]
+    survivorship: list[str]
+    """Whose word on a trait stands, the strongest first; of equals the newest."""
     after_erasure: str = msgspec.field(name="afterErasure")
 
 
@@ -102,6 +105,7 @@ def processing(rules: RuleSet) -> Processing:
         data=data,
         uses=uses,
         retention={what: _days(rules, what) for what in workspace.retention},
+        survivorship=[CORRECTION, *reversed(PARTIES)],
         after_erasure="drop" if workspace.drops_erased else "unlinked",
     )
 
@@ -147,5 +151,7 @@ def markdown(found: Processing) -> str:
         lines.append("| " + " | ".join(basis) + " |")
     lines += ["", "## How long", "", "| | |", "|---|---|"]
     lines += [f"| {what} | {span} |" for what, span in found.retention.items()]
+    said = ", then ".join(word.replace("_", " ") for word in found.survivorship)
+    lines += ["", f"Where sources differ on a trait: {said}; of equals the newest word stands."]
     lines += ["", f"Later events of somebody who was erased: {found.after_erasure}.", ""]
     return "\n".join(lines)

@@ -13,11 +13,13 @@ from engine.app.ruling import Ruling
 from engine.domain.offers import caps
 from engine.domain.offers.decisions import bucket_of_decision
 from engine.domain.offers.propensity import features
-from engine.domain.offers.rules import RuleSet
+from engine.domain.offers.rules import RuleSet, Workspace
 from engine.domain.offers.scope import Scope
 from engine.domain.people import computed, identity
 from engine.domain.people.counting import whole
+from engine.domain.people.labels import kept_back
 from engine.domain.people.profiles import BUCKETS, DEVICE_NAMESPACE, Profile
+from engine.domain.people.sources import provenance
 from engine.domain.places.presence import is_known
 
 
@@ -33,6 +35,19 @@ class PresenceView(msgspec.Struct, frozen=True):
     since: datetime
 
 
+class SourceView(msgspec.Struct, frozen=True, kw_only=True):
+    """Who stated a trait: the party, the way it came (app, server, import, operator; empty for what is
+    older than that is written down), and when; its label, which purposes may read it, and whether the
+    person allows one of them."""
+
+    source: str
+    origin: str
+    at: datetime
+    label: str | None
+    purposes: list[str]
+    readable: bool
+
+
 class ProfileView(msgspec.Struct, frozen=True, kw_only=True):
     """`GET /admin/profiles/{namespace}/{value}`. After silence `presence` is empty, and not known."""
 
@@ -40,6 +55,7 @@ class ProfileView(msgspec.Struct, frozen=True, kw_only=True):
     version: int
     identities: list[IdentityView]
     traits: dict[str, Any]
+    sources: dict[str, SourceView]
     computed: dict[str, Any]
     consent: dict[str, str]
     audiences: list[str]
@@ -80,6 +96,7 @@ def view(profile: Profile, ruling: Ruling, now: datetime) -> ProfileView:
         version=profile.version,
         identities=[IdentityView(i.namespace, i.value) for i in profile.identities],
         traits={name: trait.value for name, trait in profile.traits.items()},
+        sources=_sources(profile, rules.workspace),
         computed=computed.read(profile.computed, whole(profile, rules.workspace), now),
         consent={name: "granted" if c.granted else "denied" for name, c in profile.consent.items()},
         audiences=sorted(profile.audiences.since),
@@ -99,6 +116,25 @@ def view(profile: Profile, ruling: Ruling, now: datetime) -> ProfileView:
         presence_known=known,
         propensities=propensities(profile, ruling, now),
     )
+
+
+def _sources(profile: Profile, workspace: Workspace) -> dict[str, SourceView]:
+    everything = sorted(workspace.purposes)
+    hidden = kept_back(profile.consent, workspace)
+    found: dict[str, SourceView] = {}
+    for name, trait in profile.traits.items():
+        said = provenance(trait.source, trait.at)
+        declaration = workspace.traits.get(name)
+        readers = workspace.readers.get(name)
+        found[name] = SourceView(
+            source=said.source,
+            origin=said.origin,
+            at=said.at,
+            label=declaration.label if declaration is not None else None,
+            purposes=everything if readers is None else sorted(purpose.name for purpose in readers),
+            readable=name not in hidden,
+        )
+    return found
 
 
 def propensities(profile: Profile, ruling: Ruling, now: datetime) -> dict[str, float]:

@@ -18,6 +18,7 @@ from engine.app.replies import Pending, Reply
 from engine.domain.people.events import Event, Kind, Sender
 from engine.domain.people.fold import RESTRICTED
 from engine.domain.people.profiles import PROFILE_NAMESPACE, IdentityKey, Profile, decode_profile
+from engine.domain.people.sources import Provenance, provenance
 
 
 class Exported(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +28,8 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
     exported_at: datetime = msgspec.field(name="exportedAt")
     profile: Profile
     earlier: Sequence[Profile]
+    sources: Mapping[str, Provenance]
+    """Who stated each trait."""
     rows: Mapping[str, Sequence[Any]]
 
     def __repr__(self) -> str:
@@ -42,7 +45,8 @@ async def export(pool: asyncpg.Pool, key: IdentityKey, now: datetime) -> Exporte
         rows = await stored.rows_of(connection, person)
     standing, *ended = person.profiles
     earlier = [decode_profile(p.ended.itself) for p in ended if p.ended and p.ended.itself]
-    return Exported(exported_at=now, profile=standing, earlier=earlier, rows=rows)
+    sources = {name: provenance(trait.source, trait.at) for name, trait in standing.traits.items()}
+    return Exported(exported_at=now, profile=standing, earlier=earlier, sources=sources, rows=rows)
 
 
 async def erase(

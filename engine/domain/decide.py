@@ -147,7 +147,7 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
             counts, left_out = computed.count_in(counts, counted, scope, trigger.at, workspace)
             notes += left_out
 
-    traits, left_out = fold.with_traits(profile.traits, event)
+    traits, left_out = fold.with_traits(profile.traits, event, workspace)
     notes += left_out
     after = msgspec.structs.replace(
         profile,

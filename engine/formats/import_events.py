@@ -97,7 +97,7 @@ class Reader:
         if isinstance(event, Refusal):
             return event
         history = at < self._now - HISTORY
-        return msgspec.structs.replace(event, sender=Sender.IMPORT, history=history)
+        return msgspec.structs.replace(event, sender=Sender.IMPORT, history=history, party=given.source)
 
     def _take_id(self, item: Item, namespace: str, value: str | None) -> None:
         if value is None:

@@ -10,6 +10,7 @@ ids: {user_id: customer_id}
 traits: {first_name: Vorname}
 properties: {revenue: dollars, currency: {value: USD}, store: {column: shop, as: text}}
 consent: {marketing: newsletter}
+source: second_party            # of the traits; the default is what the workspace declares of each
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from engine.domain.people.sources import PARTIES
 from engine.formats.located_yaml import AnyNode, ListNode, MapNode, Scalar, read
 from engine.formats.problems import Problem, did_you_mean
 from engine.formats.workspace_values import choice, fields, name, shown, text, time_zone
@@ -40,6 +42,7 @@ _FIELDS: Final = (
     "traits",
     "properties",
     "consent",
+    "source",
 )
 _TIMES: Final = ("timestamp", "time", "date", "at", "occurred_at")
 _ACCOUNTS: Final = ("group_id", "account_id")
@@ -69,6 +72,7 @@ class ImportMapping(msgspec.Struct, frozen=True, kw_only=True):
     traits: Mapping[str, Cell] = {}
     properties: Mapping[str, Cell] = {}
     consent: Mapping[str, Cell] = {}
+    source: str = ""
 
     @property
     def is_by_names(self) -> bool:
@@ -94,6 +98,8 @@ def mapping(file: str, data: bytes, problems: list[Problem]) -> ImportMapping | 
         values["separator"] = _separator(found["separator"], problems)
     if "decimal" in found:
         values["decimal"] = choice(found["decimal"], problems, (".", ","))
+    if "source" in found:
+        values["source"] = choice(found["source"], problems, PARTIES)
     if "id" in found:
         values["id"] = name(found["id"], problems, "the name of a column")
     if "columns" in found:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Final, Literal, cast
 
 from engine.domain.offers.rules import Namespace, TraitDeclaration, TraitType
+from engine.domain.people.sources import PARTIES
 from engine.formats.identity_values import normal_form
 from engine.formats.located_yaml import AnyNode, ListNode, MapNode, Scalar
 from engine.formats.workspace_names import BUILT_IN, LATER_BUILT_IN
@@ -17,7 +18,6 @@ OWN: Final = ("user_id", "anonymous_id")
 DEFAULT_NAMESPACES: Final = (Namespace(name="user_id", one=True), Namespace(name="anonymous_id"))
 _ROOTS: Final = ("traits", "context", "properties")
 _TYPES: Final = ("string", "number", "boolean", "timestamp", "list")
-_SOURCES: Final = ("zero_party", "first_party", "second_party", "third_party")
 
 
 def identities(node: AnyNode, problems: Problems, zone: str = "UTC") -> tuple[Namespace, ...]:
@@ -126,7 +126,7 @@ def _trait(key: Scalar, node: AnyNode, problems: Problems) -> TraitDeclaration |
         problems.append(node.problem('"type" is missing', f"one of {', '.join(_TYPES)}"))
         return None
     kind = choice(found["type"], problems, _TYPES)
-    source = choice(found["source"], problems, _SOURCES) if "source" in found else None
+    source = choice(found["source"], problems, PARTIES) if "source" in found else None
     label = name(found["label"], problems, "a label") if "label" in found else None
     if word is None or kind is None or not free:
         return None

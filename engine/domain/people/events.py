@@ -83,6 +83,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     after correction for the device's clock (wire.md, Time), `raw_timestamp` what the caller sent.
     `trusted` is true for a server key, `history` for what is told long after it
     happened: it is counted, and offers nothing. `consent` holds category or purpose names as sent.
+    `party` is the source that an import says its traits have; empty as the workspace declares them.
     """
 
     kind: Kind
@@ -105,6 +106,7 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     sent_at: datetime | None = None
     trusted: bool = False
     history: bool = False
+    party: str = ""
 
     @property
     def known_at(self) -> datetime:

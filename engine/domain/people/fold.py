@@ -15,6 +15,7 @@ from engine.domain.offers.rules import Precision, Workspace
 from engine.domain.people.consent import LOCATION, stated
 from engine.domain.people.events import Device, Event, Sender
 from engine.domain.people.profiles import Address, Contact, Profile, Trait, token_digest
+from engine.domain.people.sources import origin_of, rank, source_of
 
 RESTRICTED = "$restricted"
 """The name of the event that restricts what is done with a person's data, or lifts that."""
@@ -113,18 +114,27 @@ def _stated(known: Address, device: Device, at: datetime) -> Address:
     )
 
 
-def with_traits(traits: dict[str, Trait], event: Event) -> tuple[dict[str, Trait], tuple[str, ...]]:
-    """The traits after the event's, and notes on those that there is no room for. The newest write of
-    each stands; a null takes a trait away."""
+def with_traits(
+    traits: dict[str, Trait], event: Event, workspace: Workspace
+) -> tuple[dict[str, Trait], tuple[str, ...]]:
+    """The traits after the event's, and notes on those that there is no room for. Of each the word of
+    the best source stands, then the newest; a null takes a trait away."""
     if not event.traits:
         return traits, ()
     changed = dict(traits)
     notes: list[str] = []
     room: int | None = None
+    origin = origin_of(event)
+    corrects = event.sender is Sender.ENGINE
     for name, value in event.traits.items():
         known = changed.get(name)
-        if known is not None and known.at > event.known_at:
-            continue
+        source = source_of(name, value, event, origin, workspace.traits)
+        if known is not None and not corrects:
+            better = rank(known.source) - rank(source)
+            if better > 0 or (better == 0 and known.at > event.known_at):
+                if better > 0 and known.value != value:
+                    notes.append("a trait is known from a better source: not changed")
+                continue
         if known is None or known.value != value:
             room = MAX_TRAITS_BYTES - len(_encode(traits)) if room is None else room
             size = len(_encode((name, value)))
@@ -132,7 +142,7 @@ def with_traits(traits: dict[str, Trait], event: Event) -> tuple[dict[str, Trait
                 notes.append("a trait is too large, or one too many: not kept")
                 continue
             room -= size
-        changed[name] = Trait(value, event.known_at)
+        changed[name] = Trait(value, event.known_at, source)
     return changed, tuple(notes)
 
 

@@ -33,6 +33,7 @@ from engine.domain.people.profiles import (
     Trait,
     encode_profile,
 )
+from engine.domain.people.sources import rank
 from engine.domain.places.presence import MOST_DEVICES, Presence
 from engine.domain.views import event_view
 
@@ -87,7 +88,11 @@ def _identities(one: Profile, other: Profile, workspace: Workspace) -> tuple[Ide
 
 
 def _traits(one: Profile, other: Profile, workspace: Workspace) -> dict[str, Trait]:
-    return _newest(one.traits, other.traits, lambda trait: (trait.at, _encode(trait.value)))
+    return _newest(one.traits, other.traits, _standing)
+
+
+def _standing(trait: Trait) -> tuple[int, datetime, bytes, int]:
+    return rank(trait.source), trait.at, _encode(trait.value), trait.source
 
 
 def _consent(one: Profile, other: Profile, workspace: Workspace) -> dict[str, Consent]:

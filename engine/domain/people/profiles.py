@@ -58,10 +58,11 @@ class Identity(msgspec.Struct, frozen=True, gc=False, array_like=True):
 
 
 class Trait(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """A value somebody stated, and when."""
+    """A value somebody stated, when, and who: see `engine.domain.people.sources`."""
 
     value: Any
     at: datetime
+    source: int = 0
 
     def __repr__(self) -> str:
         return "Trait(…)"
