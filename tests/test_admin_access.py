@@ -60,6 +60,27 @@ async def test_the_log_is_a_chain(postgres_dsn: str) -> None:
         await store.close()
 
 
+async def test_a_log_that_was_cut_off_at_its_end_is_noticed(postgres_dsn: str) -> None:
+    store = await connect(postgres_dsn)
+    try:
+        assert await audit.head(store.pool) == audit.Head(0, b"")
+        assert await audit.broken_at(store.pool) is None
+        for number in range(3):
+            await audit.append(store.pool, "a", f"GET {number}", NOW)
+        end = await audit.head(store.pool)
+        assert (end.entries, end.hash) == (3, [e.hash async for e in audit.entries(store.pool)][-1])
+        await fetch(postgres_dsn, "DELETE FROM audit WHERE seq = 3")
+        assert await audit.broken_at(store.pool) == 3
+        await audit.append(store.pool, "a", "GET later", NOW)  # nobody can fill the gap
+        assert await audit.broken_at(store.pool) == 3
+        await fetch(postgres_dsn, "UPDATE audit SET seq = seq - 1 WHERE seq = 4")
+        assert await audit.broken_at(store.pool) == 3
+        await fetch(postgres_dsn, "DELETE FROM audit")
+        assert await audit.broken_at(store.pool) == 1
+    finally:
+        await store.close()
+
+
 async def test_tokens_end_and_are_exchanged(postgres_dsn: str) -> None:
     store = await connect(postgres_dsn)
     pool = store.pool

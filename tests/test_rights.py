@@ -18,6 +18,7 @@ from engine.app import rights
 from engine.app.export_page import page
 from engine.app.timers import Timers
 from engine.app.vacuums import Vacuums
+from engine.domain.people import identity
 from engine.domain.people.events import Device, Kind, Location, Sender
 from tests import lanes, served
 from tests.conftest import execute, named
@@ -307,15 +308,53 @@ async def test_later_events_are_dropped_where_the_workspace_says_so(postgres_dsn
         assert await rights.erase(engine.store.pool, ("user_id", PLANTED["user"]), secret, NOW) is not None
         reply = await engine.send(
             event(name="Open", user=PLANTED["user"]),
-            event(name="Open", user="else", traits={"email": PLANTED["email"]}),
+            event(name="Open", anonymous=PLANTED["app"], traits={"town": "Cork"}),
+            event(name="Open", traits={"email": PLANTED["email"].upper()}),
+            event(name="Open", user="else", traits={"email": PLANTED["email"].upper(), "town": "Cork"}),
+            event(name="Open", user="else", anonymous=PLANTED["app"], context={"app": {"name": "x"}}),
+            event(Kind.ALIAS, user="else", previous_id=PLANTED["user"]),
             event(name="Open", user="else"),
         )
-        assert reply.accepted == 1
+        assert reply.accepted == 4
         assert await engine.profile("user_id", PLANTED["user"]) is None
         other = await engine.profile("user_id", "else")
     assert other is not None
-    assert other.seq == 1
+    assert other.seq == 4  # the living person's events are kept, without the erased identities
+    assert {i.key for i in other.identities} == {("user_id", "else")}
+    assert {name: trait.value for name, trait in other.traits.items()} == {"town": "Cork"}
     assert await traces(postgres_dsn) == {}
+    upper = await fetch(
+        postgres_dsn, "SELECT count(*) FROM events WHERE body::text ILIKE $1", f"%{PLANTED['email']}%"
+    )
+    assert upper[0][0] == 0
+
+
+def test_an_identity_is_taken_out_of_every_place_that_it_is_read_from() -> None:
+    namespaces = lanes.rule_set(
+        workspace=lanes.WORKSPACE
+        + b"""
+identities:
+  - {namespace: user_id, one: true}
+  - {namespace: email, from: [traits.email, context.traits.mail, properties.mail]}
+  - {namespace: anonymous_id}
+"""
+    ).workspace.namespaces
+    told = event(
+        Kind.ALIAS,
+        user="u",
+        anonymous="a",
+        previous_id="p",
+        traits={"email": "A@x.org", "town": "Cork"},
+        context={"traits": {"mail": "a@x.org"}, "locale": "en"},
+        properties={"mail": "b@x.org"},
+    )
+    gone = {("email", "a@x.org"), ("anonymous_id", "a"), ("user_id", "p")}
+    left = identity.without(told, gone, namespaces)
+    assert (left.user_id, left.anonymous_id, left.previous_id) == ("u", None, None)
+    assert left.traits == {"town": "Cork"}
+    assert left.context == {"traits": {}, "locale": "en"}
+    assert left.properties == {"mail": "b@x.org"}
+    assert identity.keys_of(left, namespaces) == (("user_id", "u"), ("email", "b@x.org"))
 
 
 async def test_a_restored_backup_brings_nobody_back(postgres: str, postgres_dsn: str, tmp_path: Path) -> None:

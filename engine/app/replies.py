@@ -87,8 +87,8 @@ class Pending(msgspec.Struct, kw_only=True):
     `recounted` whether it still fitted. `losses` counts the
     commits that it lost to another engine; `stored_seq` is set once the database said that it has
     the message, and `unsure` if that may have been by our own commit whose outcome got lost.
-    `repeat_of` is the earlier event of the same tick that carries the same message. `dropped`: it names
-    somebody who was erased, and leaves nothing.
+    `repeat_of` is the earlier event of the same tick that carries the same message. `dropped`: it is
+    about somebody who was erased, and leaves nothing.
     """
 
     event: Event

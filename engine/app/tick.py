@@ -235,11 +235,19 @@ class Pipeline:
         return [Unit(events, profiles, hints, self._secret, shared) for events in components(asked, hints)]
 
     async def _drop(self, batch: list[Pending], nobodys: list[IdentityKey], session: Session) -> None:
-        """Marks what names somebody who was erased."""
+        """Marks what is about somebody who was erased. What is about somebody else goes on, and no
+        longer says the erased identity."""
         hashes = {hash_of(self._secret, key): key for key in nobodys}
         erased = {hashes[found] for found in await session.erased(list(hashes))}
+        if not erased:
+            return
         for pending in batch:
-            pending.dropped = not erased.isdisjoint(pending.keys)
+            gone = erased.intersection(identity.lookups(pending.event, pending.keys))
+            if pending.keys[0] in gone:
+                pending.dropped = True
+            elif gone:
+                pending.event = identity.without(pending.event, gone, self.namespaces)
+                pending.keys = tuple([key for key in pending.keys if key not in gone])
 
     async def _profiles(
         self,

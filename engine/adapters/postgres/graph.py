@@ -16,9 +16,6 @@ from engine.domain.people.profiles import IdentityKey, decode_profile, encode_pr
 
 SQL = named_queries(resources.files(__package__).joinpath("graph.sql").read_text("utf-8"))
 
-TOMBSTONE_BYTES = 700
-"""More than a merged profile's row has without the documents from before."""
-
 
 class Why(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The event that linked an identity, or made two profiles one. `source` is where it came from."""
@@ -86,13 +83,14 @@ async def forget_snapshots(pool: asyncpg.Pool, before: datetime) -> int:
     forgotten = 0
     while True:
         async with pool.acquire() as connection, connection.transaction():
-            rows = await connection.fetch(SQL["forget_snapshots"], before, TOMBSTONE_BYTES)
-            for profile_id, document in rows:
-                profile = decode_profile(document)
-                if profile.ended is not None:
+            rows = await connection.fetch(SQL["forget_snapshots"], before)
+            for profile_id in sorted(str(row[0]) for row in rows):
+                row = await connection.fetchrow(rights.SQL["lock"], profile_id)
+                profile = decode_profile(row[2]) if row is not None else None
+                if profile is not None and profile.ended is not None:
                     ended = msgspec.structs.replace(profile.ended, itself=b"", survivor=b"")
                     shorter = encode_profile(msgspec.structs.replace(profile, ended=ended))
-                    await connection.execute(SQL["shorten"], str(profile_id), shorter)
+                    await connection.execute(SQL["shorten"], profile_id, shorter)
         if not rows:
             return forgotten
         forgotten += len(rows)

@@ -90,10 +90,16 @@ DELETE FROM merges WHERE bucket = bucket_of($1) AND profile_id = $1;
 
 -- name: forget_snapshots
 -- Merges that cannot be taken back any more need no copies of what was before.
-SELECT p.id, p.document FROM merges m JOIN profiles p ON p.bucket = m.bucket AND p.id = m.profile_id
-WHERE m.merged_at < $1 AND m.moved_at IS NOT NULL AND octet_length(p.document) > $2
-LIMIT 500
-FOR UPDATE OF p SKIP LOCKED;
+-- Each is looked at once.
+WITH past AS MATERIALIZED (
+    SELECT bucket, profile_id FROM merges
+    WHERE forgotten_at IS NULL AND merged_at < $1 AND moved_at IS NOT NULL
+    ORDER BY merged_at LIMIT 500
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE merges m SET forgotten_at = now() FROM past
+WHERE m.bucket = past.bucket AND m.profile_id = past.profile_id
+RETURNING m.profile_id;
 
 -- name: shorten
 UPDATE profiles SET version = version + 1, document = $2 WHERE bucket = bucket_of($1) AND id = $1;

@@ -32,7 +32,8 @@ def privacy(
     ----------
     action
         report: what is known of people, for which purposes, who gets it and for how long, from the
-        workspace. audit: the log, a line each. verify: whether the log is as it was written.
+        workspace. audit: the log, a line each. verify: whether the log is as it was written, and its head,
+        which stands for all of it: written down elsewhere, it proves a log that was made anew wrong.
     """
     settings = read_settings()
     if action == "report":
@@ -59,18 +60,20 @@ async def _audit(dsn: str, action: str, json: bool) -> int:
     try:
         if action == "verify":
             broken = await audit.broken_at(store.pool)
+            end = await audit.head(store.pool)
             if json:
-                sys.stdout.write(_json({"brokenAt": broken}).decode() + "\n")
+                told = {"brokenAt": broken, "entries": end.entries, "head": end.hash.hex()}
+                sys.stdout.write(_json(told).decode() + "\n")
             elif broken is None:
-                sys.stdout.write("every entry is as it was written\n")
+                sys.stdout.write(f"every entry is as it was written: {end.entries}, head {end.hash.hex()}\n")
             else:
                 sys.stdout.write(f"entry {broken} is not what it was, or is missing\n")
             return 0 if broken is None else 1
         async for entry in audit.entries(store.pool):
             person = entry.person.hex() if entry.person else ""
             if json:
-                told = {"seq": entry.seq, "at": entry.at, "actor": entry.actor, "action": entry.action}
-                sys.stdout.write(_json({**told, "person": person or None}).decode() + "\n")
+                line = {"seq": entry.seq, "at": entry.at, "actor": entry.actor, "action": entry.action}
+                sys.stdout.write(_json({**line, "person": person or None}).decode() + "\n")
             else:
                 said = f"{entry.at:%Y-%m-%d %H:%M:%S}  {entry.actor:<16} {entry.action}  {person}"
                 sys.stdout.write(said.rstrip() + "\n")

@@ -7,7 +7,7 @@ says itself which identities it has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -91,6 +91,34 @@ def normal(key: IdentityKey, namespaces: Sequence[Namespace]) -> IdentityKey:
         if namespace.name == key[0] and namespace.normal is not None:
             return (key[0], namespace.normal(key[1]) or key[1])
     return key
+
+
+def without(event: Event, gone: Collection[IdentityKey], namespaces: Sequence[Namespace]) -> Event:
+    """The event with some identities taken out of every place that they are read from."""
+    changes: dict[str, Any] = {}
+    for name, value in (("user_id", event.user_id), ("anonymous_id", event.anonymous_id)):
+        if value is not None and normal((name, value), namespaces) in gone:
+            changes[name] = None
+    previous = event.previous_id
+    if previous is not None and not {("user_id", previous), ("anonymous_id", previous)}.isdisjoint(gone):
+        changes["previous_id"] = None
+    for namespace in namespaces:
+        for path in namespace.sources:
+            alone = msgspec.structs.replace(namespace, name="", sources=(path,))
+            if any((namespace.name, value) in gone for _, value in keys_of(event, (alone,))):
+                root = changes.get(path[0], getattr(event, path[0]))
+                changes[path[0]] = _taken_out(root, path[1:])
+    return msgspec.structs.replace(event, **changes)
+
+
+def _taken_out(node: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    """The object without what stands at `path` in it."""
+    left = dict(node)
+    if len(path) == 1:
+        left.pop(path[0], None)
+    else:
+        left[path[0]] = _taken_out(left[path[0]], path[1:])
+    return left
 
 
 def lookups(event: Event, keys: tuple[IdentityKey, ...]) -> tuple[IdentityKey, ...]:
