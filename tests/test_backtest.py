@@ -12,15 +12,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import asyncpg
+import msgspec
 import pytest
 from playwright.sync_api import sync_playwright
 
-from engine.adapters.postgres.history import History
 from engine.app import rulesets
-from engine.app.backtest import Agreement, Backtest, play
+from engine.app.backtest import Trial
+from engine.app.backtest_workers import Result, Work, run
 from engine.app.ruling import Ruling
-from engine.app.tick import is_kept
 from engine.app.timers import Timers
 from engine.domain.people.events import Device, Event, Kind
 from tests import lanes, served
@@ -136,43 +135,46 @@ async def lived(dsn: str, events: int, rules: Ruling) -> tuple[datetime, datetim
         return NOW, engine.now
 
 
-async def tried(dsn: str, active: Ruling, other: Ruling, since: datetime) -> dict[str, Any]:
-    connection = await asyncpg.connect(dsn)
-    try:
-        history = History(connection)
-        assert await history.choose(None) == 0
-        backtest = Backtest(
-            active=active,
-            tried=other,
-            ruling_of=lambda revision: active,
-            since=since,
-            told=await history.told(since),
-            agreement=Agreement(await history.decided(since, active.rules.revision), is_kept),
-            secret=SECRET,
-        )
-        await play(backtest, history.log(), lambda done: None)
-        return backtest.report(("active", "tried"))
-    finally:
-        await connection.close()
+def played(
+    dsn: str, active: Ruling, other: Ruling, since: datetime, past: Sequence[Ruling] = (), **fields: Any
+) -> Result:
+    """A backtest of everybody, every decision made again."""
+    rulings = {one.rules.revision: one for one in (active, *past)}
+    trial = Trial(
+        active=active,
+        tried=other,
+        ruling_of=rulings.get,
+        since=since,
+        until=since,
+        suppressed_since=since,
+        secret=SECRET,
+        verifies_all=True,
+    )
+    trial = msgspec.structs.replace(trial, **fields)
+    work = Work(dsn=dsn, trial=trial, namespaces=(active.rules.workspace.namespaces,))
+    return run(work, 1, lambda done: None)
 
 
-async def test_the_active_rules_make_every_decision_again(postgres_dsn: str) -> None:
-    began, ended = await lived(postgres_dsn, 4000, ruling())
-    report = await tried(postgres_dsn, ruling(), ruling(OTHER), began + (ended - began) / 2)
-    history = report["history"]
-    assert history["recorded"] > 500
-    assert history | {"recorded": 0, "reproduced": 0} == {
-        "recorded": 0,
-        "reproduced": 0,
-        "differing": 0,
-        "missing": 0,
-        "unknown": 0,
-        "examples": [],
-    }
-    assert history["reproduced"] == history["recorded"]
-    assert {"no_consent", "capped"} <= set(report["active"]["suppressed"])
-    assert {made["rule"] for made in report["active"]["rules"]} == {"cafe", "thanks", "cart", "regular"}
-    assert report["changes"]
+def test_the_active_rules_make_every_decision_again(postgres: str) -> None:
+    with served.database(postgres, "lived") as dsn:
+        began, ended = asyncio.run(lived(dsn, 4000, ruling()))
+        result = played(dsn, ruling(), ruling(OTHER), began + (ended - began) / 2)
+        agreement, active = result.count.agreement, result.count.active
+        assert agreement.recorded > 500
+        assert agreement.reproduced == agreement.recorded
+        assert (agreement.differing, agreement.missing, agreement.unknown) == (0, 0, 0)
+        assert not result.count.left_out
+        assert {"no_consent", "capped"} <= set(active.suppressed)
+        assert {rule for rule, _ in active.offered} == {"cafe", "thanks", "cart", "regular"}
+        assert result.count.changes()
+
+        # What stands on record need not be decided again.
+        standing = played(dsn, ruling(), ruling(OTHER), began + (ended - began) / 2, verifies_all=False).count
+        assert standing.agreement.recorded < agreement.recorded
+        assert standing.active.offered == active.offered
+        assert standing.active.suppressed == active.suppressed
+        assert standing.tried == result.count.tried
+        assert standing.active.estimated
 
 
 def test_the_command_tells_it_in_figures_and_on_a_page(postgres: str) -> None:
@@ -208,7 +210,7 @@ def test_the_command_tells_it_in_figures_and_on_a_page(postgres: str) -> None:
         few = served.command(
             folder, "backtest", str(other), "--since", "3000d", "--profiles", "10", "--json", dsn=dsn
         )
-        assert 0 < json.loads(few.stdout)["replayed"] < report["replayed"]
+        assert 0 < json.loads(few.stdout)["events"] < report["events"]
         assert served.command(folder, "backtest", str(other), "--since", "soon", dsn=dsn).returncode == 2
         seen = look_at(page)
     assert "Backtest: " in seen["title"]
@@ -216,6 +218,8 @@ def test_the_command_tells_it_in_figures_and_on_a_page(postgres: str) -> None:
     assert not seen["errors"]
     assert seen["bars"] >= 8
     assert seen["widest"] > 100
+    assert seen["overflow"] <= 0, "it is wider than a phone"
+    assert seen["letters"] >= 9
 
 
 def look_at(page: Path) -> dict[str, Any]:
@@ -234,12 +238,19 @@ def look_at(page: Path) -> dict[str, Any]:
         tab.goto(f"file://{page}")
         bars = tab.locator("svg rect")
         widths = [bars.nth(n).bounding_box() for n in range(bars.count())]
-        seen = {
+        seen: dict[str, Any] = {
             "title": tab.title(),
             "requests": [url for url in requests if not url.startswith("data:")],
             "errors": errors,
             "bars": bars.count(),
             "widest": max(box["width"] for box in widths if box is not None),
         }
+        tab.set_viewport_size({"width": 360, "height": 740})
+        seen["overflow"] = tab.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+        # How high the letters of a chart are on a phone's screen.
+        seen["letters"] = tab.evaluate(
+            "12 * document.querySelector('svg').getBoundingClientRect().width"
+            " / document.querySelector('svg').viewBox.baseVal.width"
+        )
         browser.close()
     return seen

@@ -1,255 +1,210 @@
 """New rules over what people did: two rulings from the same moment on, side by side.
 
-Everybody's log is followed from its beginning up to `since` as it was decided; from there each side
-goes on under its own rules, with the caps that it used up itself.
+A group of people at a time, their log is followed from its beginning up to `since` as it was decided;
+from there each side goes on under its own rules, with the caps that it used up itself. What the active
+rules decided in the period stands on record: it is decided again for a sample of people, or for all,
+to show that the record can be made again; and where other rules were active meanwhile.
 """
 
 from __future__ import annotations
 
-import gc
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from itertools import combinations
-from typing import Any
 
 import msgspec
 
+from engine.app import sweeps
+from engine.app.backtest_order import Brought, Incomplete, in_order
+from engine.app.backtest_tally import Count
 from engine.app.rehearsal import Told
-from engine.app.replay import Recorded, Replay, recorded
+from engine.app.replay import Recorded, Replay
 from engine.app.ruling import Ruling
 from engine.domain.offers.decisions import Decision, Outcome
+from engine.domain.people.events import Sender
 
-MOST_CHANGES = 10
-MOST_OVERLAPS = 10
-_json = msgspec.json.Encoder().encode
-
-
-class Made(msgspec.Struct):
-    """What one rule made of one offer."""
-
-    offered: int = 0
-    expected_value: float = 0.0
-    expected_cost: float = 0.0
-    people: set[str] = msgspec.field(default_factory=set)
+ENGINE = Sender.ENGINE
+UNKNOWN_RULES = "the rules that decided about them are kept no more"
+STRAYED = "their log could not be followed: something else has changed what is known of them"
+VERIFIED_ONE_IN = 16
+_read_decision = msgspec.json.Decoder(Decision).decode
 
 
-class Tally:
-    """What one side decided."""
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """What is to be tried.
 
-    def __init__(self, ruling: Ruling) -> None:
-        self.revision = ruling.rules.revision
-        self.decisions = 0
-        self.suppressed: Counter[str] = Counter()
-        self.by_day: Counter[str] = Counter()
-        self.made: dict[tuple[str, str], Made] = {}
-        self._offers = {**ruling.rules.offers, **ruling.rules.actions}
+    `ruling_of` gives the ruling of a recorded revision, None where it is not kept. The period goes from
+    `since` to `until`; what was suppressed in it is on record since `suppressed_since`. `is_recorded`: the
+    active side is what engines decided by, so that its decisions may be on record; `verifies_all`: all of
+    them are made again."""
 
-    def count(self, decision: Decision) -> None:
-        self.decisions += 1
-        if decision.outcome is not Outcome.OFFERED:
-            self.suppressed[decision.reason.value if decision.reason else "none"] += 1
-            return
-        assert decision.rule is not None
-        assert decision.offer is not None
-        made = self.made.setdefault((decision.rule, decision.offer), Made())
-        made.offered += 1
-        made.people.add(decision.profile_id)
-        made.expected_value += decision.expected_value or 0.0
-        offer = self._offers.get(decision.offer)
-        if offer is not None:
-            made.expected_cost += (decision.propensity or 0.0) * offer.cost + offer.send_cost
-        self.by_day[decision.decided_at.date().isoformat()] += 1
+    active: Ruling
+    tried: Ruling
+    ruling_of: Callable[[str], Ruling | None]
+    since: datetime
+    until: datetime
+    suppressed_since: datetime
+    secret: bytes
+    merges: Mapping[str, Sequence[Brought]] = {}
+    is_recorded: bool = True
+    verifies_all: bool = False
 
-    def report(self, name: str) -> dict[str, Any]:
-        people: set[str] = set().union(*(made.people for made in self.made.values()))
-        reached: dict[str, set[str]] = {}
-        for (rule, _), made in self.made.items():
-            reached.setdefault(rule, set()).update(made.people)
-        shared: list[dict[str, Any]] = [
-            {"rules": [a, b], "people": both}
-            for a, b in combinations(sorted(reached), 2)
-            if (both := len(reached[a] & reached[b]))
-        ]
-        return {
-            "name": name,
-            "revision": self.revision,
-            "decisions": self.decisions,
-            "offered": sum(made.offered for made in self.made.values()),
-            "people": len(people),
-            "expectedValue": round(sum(made.expected_value for made in self.made.values()), 2),
-            "expectedCost": round(sum(made.expected_cost for made in self.made.values()), 2),
-            "suppressed": dict(self.suppressed.most_common()),
-            "byDay": dict(sorted(self.by_day.items())),
-            "rules": [
-                {
-                    "rule": rule,
-                    "offer": offer,
-                    "offered": made.offered,
-                    "people": len(made.people),
-                    "expectedValue": round(made.expected_value, 2),
-                    "expectedCost": round(made.expected_cost, 2),
-                }
-                for (rule, offer), made in sorted(self.made.items())
-            ],
-            "overlaps": sorted(shared, key=lambda one: -one["people"])[:MOST_OVERLAPS],
-        }
-
-
-class Agreement:
-    """How far the side with the active rules did what is on record: each decision, to the byte."""
-
-    def __init__(self, documents: Mapping[str, str], is_kept: Callable[[Decision], bool]) -> None:
-        self._left = dict(documents)
-        self._is_kept = is_kept
-        self.recorded = len(documents)
-        self.reproduced = 0
-        self.differing: list[str] = []
-        self.unknown: list[str] = []
-
-    def compare(self, decision: Decision) -> None:
-        document = self._left.pop(decision.id, None)
-        if document is None:
-            if self._is_kept(decision):
-                self.unknown.append(decision.id)
-        elif document == _json(decision).decode():
-            self.reproduced += 1
-        else:
-            self.differing.append(decision.id)
-
-    def report(self) -> dict[str, Any]:
-        """`differing` were decided otherwise, `missing` not at all, `unknown` are not on record (or past
-        their retention)."""
-        return {
-            "recorded": self.recorded,
-            "reproduced": self.reproduced,
-            "differing": len(self.differing),
-            "missing": len(self._left),
-            "unknown": len(self.unknown),
-            "examples": [*self.differing, *self._left, *self.unknown][:MOST_CHANGES],
-        }
+    @property
+    def is_same(self) -> bool:
+        """Whether both sides decide by the same rules."""
+        return self.active.rules.revision == self.tried.rules.revision
 
 
 class Backtest:
-    """Feed it the log with `tell`, in order; then ask for the `report`.
+    """Feed it group after group with `play`; `count` is what it comes to."""
 
-    `ruling_of` gives the ruling of a recorded revision. `told` are the engine's own messages in the
-    period, by profile and message id.
-    """
+    def __init__(self, trial: Trial) -> None:
+        self.trial = trial
+        self.count = Count()
+        self._past = Replay(trial.active, trial.secret)
+        self._sides = Replay(trial.active, trial.secret), Replay(trial.tried, trial.secret)
+        sweep = sweeps.name_of(trial.tried.rules)
+        self._sweeps = sweep is not None and sweep != sweeps.name_of(trial.active.rules)
 
-    def __init__(
-        self,
-        *,
-        active: Ruling,
-        tried: Ruling,
-        ruling_of: Callable[[str], Ruling],
-        since: datetime,
-        told: Collection[tuple[str, str]],
-        agreement: Agreement,
-        secret: bytes,
-    ) -> None:
-        self._past = Replay(active, secret)
-        self._active, self._tried = active, tried
-        self._ruling_of = ruling_of
-        self._since = since
-        self._told = told
-        self._agreement = agreement
-        self._sides: tuple[Replay, Replay] | None = None
-        self._until = since
-        self._last = active.rules.revision
-        self.events = 0
-        self.tallies = (Tally(active), Tally(tried))
-
-    def tell(self, row: Recorded) -> None:
-        """The next event of the log."""
-        now = row.facts.now
-        if now < self._since:
-            self._past.follow(row, self._ruling_of(row.facts.revision))
+    def play(self, rows: Sequence[Recorded], documents: Sequence[str]) -> None:
+        """The log of a group of people, and their decisions (JSON) since the period began."""
+        count, trial = self.count, self.trial
+        period = sum(row.facts.now >= trial.since for row in rows)
+        if not period and not self._sweeps:
+            return  # nothing is decided about them on either side
+        people = len({row.profile_id for row in rows})
+        try:
+            if any(trial.ruling_of(revision) is None for revision in {row.facts.revision for row in rows}):
+                raise Incomplete(UNKNOWN_RULES)
+            log = in_order(rows, trial.merges)
+            decided, made = self._play(log, documents)
+        except Incomplete as fault:
+            count.left_out[str(fault)] += people
             return
-        active, tried = self._fork()
-        self._until, self._last = max(self._until, now), row.facts.revision
-        self.events += 1
-        before = self._counted(0, active.take(row, self._will_come))
-        after = self._counted(1, tried.take(row, self._will_come))
-        if before and after:
-            here = {(d.message_id, d.rule, d.offer): d.id for d in after}
-            for decision in before:
-                found = here.get((decision.message_id, decision.rule, decision.offer))
-                if found is not None:
-                    tried.stands_for(decision.id, found)
-
-    def finish(self) -> None:
-        """Lets the timers fire that the other rules set and that are due by the last event."""
-        for side, replay in enumerate(self._fork()):
-            if self.tallies[side].revision != self._last:
-                self._counted(side, replay.pass_time(self._until, self._will_come))
-
-    def report(self, names: tuple[str, str]) -> dict[str, Any]:
-        active, tried = (tally.report(name) for tally, name in zip(self.tallies, names, strict=True))
-        return {
-            "since": self._since,
-            "until": self._until,
-            "events": self.events,
-            "active": active,
-            "tried": tried,
-            "changes": _changes(*self.tallies),
-            "history": self._agreement.report(),
-        }
-
-    def _fork(self) -> tuple[Replay, Replay]:
-        if self._sides is None:
-            self._sides = self._past.fork(self._active), self._past.fork(self._tried)
-        return self._sides
-
-    def _will_come(self, profile_id: str, message_id: str) -> bool:
-        return (profile_id, message_id) in self._told
-
-    def _counted(self, side: int, told: Sequence[Told]) -> list[Decision]:
-        decisions = [d for one in told if one.seen is not None for d in one.decisions]
-        for decision in decisions:
-            self.tallies[side].count(decision)
-            if side == 0:
-                self._agreement.compare(decision)
-        return decisions
-
-
-def _changes(active: Tally, tried: Tally) -> list[dict[str, Any]]:
-    """Where the sides differ most: offers made by a rule, before and after."""
-    nothing = Made()
-    found: list[dict[str, Any]] = []
-    for key in {*active.made, *tried.made}:
-        before, after = active.made.get(key, nothing), tried.made.get(key, nothing)
-        found.append(
-            {
-                "rule": key[0],
-                "offer": key[1],
-                "before": before.offered,
-                "after": after.offered,
-                "expectedValue": round(after.expected_value - before.expected_value, 2),
-                "gained": len(after.people - before.people),
-                "lost": len(before.people - after.people),
-            }
+        count.people += people
+        count.events += period
+        count.before += len(log) - period
+        if any(row.facts.forgotten for row in rows):
+            count.positionless += people
+        latest = max(row.facts.now for row in rows)
+        count.until = latest if count.until is None else max(count.until, latest)
+        on_record: list[Decision] = []
+        if decided is None or made is None:
+            on_record = [_read_decision(document) for document in documents]
+        sides = ((count.active, trial.active, decided), (count.tried, trial.tried, made))
+        before, after = (
+            tally.count(on_record if side is None else side, ruling.rules, recorded=side is None)
+            for tally, ruling, side in sides
         )
-    found = [one for one in found if one["before"] != one["after"] or one["gained"] or one["lost"]]
-    found.sort(key=lambda one: (-abs(one["after"] - one["before"]), one["rule"], one["offer"]))
-    return found[:MOST_CHANGES]
+        count.compare(before, after)
+
+    def _play(
+        self, log: Sequence[Recorded], documents: Sequence[str]
+    ) -> tuple[list[Decision] | None, list[Decision] | None]:
+        """What both sides decided; None for what stands on record.
+
+        Raises:
+            Incomplete: the log cannot be followed.
+        """
+        trial, past = self.trial, self._past
+        past.begin(log)
+        begun = next((i for i, row in enumerate(log) if row.facts.now >= trial.since), len(log))
+        for row in log[:begun]:
+            self._follow(row)
+        period = log[begun:]
+        revision = trial.active.rules.revision
+        is_plain = trial.is_recorded and all(row.facts.revision == revision for row in period)
+        is_known = is_plain and trial.since >= trial.suppressed_since
+        verifies = trial.is_recorded and not any(row.facts.forgotten for row in log) and self._is_chosen(log)
+
+        follows = verifies or (is_plain and not is_known)
+        active, tried = self._sides
+        if not trial.is_same:
+            tried.begin(log, past.rehearsal if is_known and not follows else past.rehearsal.fork())
+            if self._sweeps:
+                tried.sweep(trial.since)
+        if not is_plain:
+            active.begin(log, past.rehearsal.fork() if follows else past.rehearsal)
+        told = {(row.profile_id, row.event.message_id) for row in period if row.event.sender is ENGINE}
+
+        def will_come(profile_id: str, message_id: str) -> bool:
+            return (profile_id, message_id) in told
+
+        standing = _by_message(documents) if is_known and not follows else {}
+        again: list[Decision] = []
+        before: list[Decision] = []
+        after: list[Decision] = []
+        for row in period:
+            then: Iterable[Decision] = ()
+            if follows:
+                then = self._follow(row)
+                again += then
+            if not is_plain:
+                then = _decisions(active.take(row, will_come))
+                before += then
+            elif standing:
+                then = standing.get(row.event.message_id, ())
+            if trial.is_same:
+                continue
+            here = _decisions(tried.take(row, will_come))
+            if here:
+                after += here
+                if then:
+                    _stand_in(tried, then, here)
+        if not is_plain:
+            before += _decisions(active.pass_time(trial.until, will_come))
+        if not trial.is_same:
+            after += _decisions(tried.pass_time(trial.until, will_come))
+        if verifies:
+            self._verify(again, documents)
+        decided = before if not is_plain else again if follows else None
+        return decided, (decided if trial.is_same else after)
+
+    def _follow(self, row: Recorded) -> Sequence[Decision]:
+        """What was decided on an event, under the rules that did it; makes sure that it fell to whom it
+        fell to."""
+        ruling = self.trial.ruling_of(row.facts.revision)
+        assert ruling is not None
+        told = self._past.follow(row, ruling)
+        if told.seen is None or (told.seen.profile.id, told.seen.profile.seq) != (row.profile_id, row.number):
+            raise Incomplete(STRAYED)
+        return told.decisions
+
+    def _is_chosen(self, log: Sequence[Recorded]) -> bool:
+        trial = self.trial
+        if trial.verifies_all or trial.is_same:
+            return True
+        return int(min(row.profile_id for row in log)[-4:], 16) % VERIFIED_ONE_IN == 0
+
+    def _verify(self, again: Sequence[Decision], documents: Sequence[str]) -> None:
+        """Of what was suppressed before `suppressed_since` nothing may be on record any more."""
+        count, since = self.count, self.trial.suppressed_since
+        kept = [d for d in again if d.outcome is not Outcome.SUPPRESSED or d.decided_at >= since]
+        count.excused += len(again) - len(kept)
+        by_id: dict[str, str] = {}
+        for document in documents:
+            decision = _read_decision(document)
+            if decision.outcome is not Outcome.SUPPRESSED or decision.decided_at >= since:
+                by_id[decision.id] = document
+        count.agreement.people += 1
+        count.agreement.compare(kept, by_id)
 
 
-async def play(
-    backtest: Backtest,
-    log: AsyncIterator[Sequence[tuple[str, int, str, str]]],
-    progress: Callable[[int], None],
-) -> None:
-    """The whole log through a backtest; `progress` hears how many events are done."""
-    # Everybody stays in memory, and goes by itself: looking through it all again and again would take
-    # most of the time.
-    usual = gc.get_threshold()
-    gc.set_threshold(100_000, 50, 1_000)
-    try:
-        async for rows in log:
-            for profile_id, _, event, facts in rows:
-                backtest.tell(recorded(profile_id, event, facts))
-            progress(len(rows))
-        backtest.finish()
-    finally:
-        gc.set_threshold(*usual)
+def _by_message(documents: Sequence[str]) -> dict[str, list[Decision]]:
+    found: dict[str, list[Decision]] = {}
+    for document in documents:
+        decision = _read_decision(document)
+        found.setdefault(decision.message_id, []).append(decision)
+    return found
+
+
+def _decisions(told: Sequence[Told]) -> list[Decision]:
+    return [d for one in told if one.seen is not None for d in one.decisions]
+
+
+def _stand_in(tried: Replay, then: Iterable[Decision], here: Sequence[Decision]) -> None:
+    """Which decisions were made in the place of which, so that what became of those became of these."""
+    made = {(d.message_id, d.rule, d.offer): d.id for d in here}
+    for decision in then:
+        found = made.get((decision.message_id, decision.rule, decision.offer))
+        if found is not None:
+            tried.stands_for(decision.id, found)

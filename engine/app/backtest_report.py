@@ -9,7 +9,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-_BAR, _ROW, _LABEL, _WIDTH = 11, 34, 230, 860
+_BAR, _ROW, _LABEL, _WIDTH = 10, 46, 18, 400
+"""A label's line, then a bar for each side: as wide as a phone, so that texts stay legible on one."""
+_FIGURES_WIDTH = 64
+_LONGEST_LABEL = 48
+_MOST_BARS = 40
 _COLOURS = ("#8a94a6", "#2f6fed")
 
 _STYLE = """
@@ -19,7 +23,9 @@ h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.1rem; margin-top: 
 p.note { opacity: .75; } table { border-collapse: collapse; width: 100%; }
 th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid #8884; }
 th:first-child, td:first-child { text-align: left; } code { font-size: .9em; }
-svg { width: 100%; height: auto; } svg text { fill: currentColor; font-size: 12px; }
+svg { width: 100%; max-width: 40rem; height: auto; } svg text { fill: currentColor; font-size: 12px; }
+div.wide { overflow-x: auto; } h1, p, li { overflow-wrap: anywhere; }
+@media (max-width: 34rem) { body { margin: 1rem auto; } th, td { padding: .3rem .35rem; } }
 .key { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin: 0 .3em 0 1em; }
 """
 
@@ -46,8 +52,7 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         table.add_row(label, *_compared(active[field], tried[field]))
     table.add_section()
     for reason in _reasons(active, tried):
-        before, after = active["suppressed"].get(reason, 0), tried["suppressed"].get(reason, 0)
-        table.add_row(reason, *_compared(before, after), style="dim")
+        table.add_row(reason, *_reason(reason, active, tried), style="dim")
     console.print(table)
     if report["changes"]:
         changes = Table("biggest changes", "before", "after", "people gained", "people lost", "value")
@@ -77,28 +82,46 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
 
 
 def notes(report: Mapping[str, Any]) -> list[str]:
-    """How far the report is to be trusted."""
+    """How far the report is to be trusted, and what was left out of it."""
     history = report["history"]
     said = []
     if history["recorded"]:
         said.append(
-            f"the active rules made {history['reproduced']:,} of {history['recorded']:,} "
-            "recorded decisions again, to the byte"
+            f"{history['reproduced']:,} of {history['recorded']:,} decisions on record were made again, "
+            f"to the byte, those of {history['people']:,} people or households"
         )
+    elif report["active"]["name"] == "active":
+        said.append("no decision on record was made again to compare: --verify does it for everybody")
     wrong = history["differing"] + history["missing"] + history["unknown"]
     if wrong:
         said.append(
             f"{history['differing']:,} were decided otherwise, {history['missing']:,} not at all, "
             f"{history['unknown']:,} are not on record; for example {', '.join(history['examples'][:3])}"
         )
-    if report["peopleLeftOut"]:
+    if report["excused"]:
         said.append(
-            f"{report['peopleLeftOut']:,} people are left out: "
-            "the beginning of their log is past its retention"
+            f"{report['excused']:,} decisions could not be compared: "
+            "those that suppressed something are past their retention"
         )
+    for why, people in report["leftOut"].items():
+        said.append(f"{people:,} people are left out: {why}")
+    if report["withoutPositions"]:
+        said.append(
+            f"of {report['withoutPositions']:,} people some positions are past their retention: "
+            "what hangs on where they were then is not known, and their decisions were not compared"
+        )
+    for side in (report["active"], report["tried"]):
+        if side["estimated"]:
+            said.append(
+                f"{side['name']}: how often conditions were false is counted up from the sample on record (≈)"
+            )
+    if report["weatherIsLimited"]:
+        said.append("the weather is known where the rules of that time asked for it, and unknown elsewhere")
+    before = f", after {report['eventsBefore']:,} from before it" if report["eventsBefore"] else ""
+    processes = f" by {report['workers']} processes" if report["workers"] > 1 else ""
     said.append(
-        f"{report['replayed']:,} events replayed in {report['seconds']:.1f} s, "
-        f"{report['eventsPerSecond']:,}/s"
+        f"{report['events']:,} events of the period{before} in {report['seconds']:.1f} s{processes}, "
+        f"{report['eventsPerSecond']:,}/s; {report['startupSeconds']:.1f} s to start"
     )
     return said
 
@@ -135,6 +158,10 @@ def page(report: Mapping[str, Any]) -> str:
             reasons,
             [[side["suppressed"].get(reason, 0) for reason in reasons] for side in (active, tried)],
         ),
+        _table(
+            ["reason", *names, "difference"],
+            [[reason, *_reason(reason, active, tried)] for reason in reasons],
+        ),
         "<h2>The biggest changes</h2>",
         _table(
             ["rule → offer", "before", "after", "people gained", "people lost", "expected value"],
@@ -164,7 +191,7 @@ def page(report: Mapping[str, Any]) -> str:
     ]
     return (
         "<!doctype html><html lang=en><head><meta charset=utf-8>"
-        '<meta name=viewport content="width=device-width">'
+        '<meta name=viewport content="width=device-width, initial-scale=1">'
         '<link rel=icon href="data:,">'
         f"<title>Backtest: {escape(names[1])}</title><style>{_STYLE}</style></head><body>"
         + "\n".join(body)
@@ -183,6 +210,14 @@ def _reasons(active: Mapping[str, Any], tried: Mapping[str, Any]) -> list[str]:
     )
 
 
+def _reason(reason: str, active: Mapping[str, Any], tried: Mapping[str, Any]) -> tuple[str, str, str]:
+    """How often it was the reason on either side, with a mark where that is an estimate."""
+    sides = (active, tried)
+    cells = _compared(*(side["suppressed"].get(reason, 0) for side in sides))
+    about = ["≈" if reason in side["estimated"] else "" for side in sides]
+    return about[0] + cells[0], about[1] + cells[1], (about[0] or about[1]) + cells[2]
+
+
 def _compared(before: Any, after: Any) -> tuple[str, str, str]:
     """Two figures and their difference; money has cents."""
     if isinstance(before, float):
@@ -199,28 +234,34 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     if not cells:
         return "<p class=note>none</p>"
     top = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-    return f"<table><tr>{top}</tr>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>"
+    rows_shown = "".join(f"<tr>{row}</tr>" for row in cells)
+    return f"<div class=wide><table><tr>{top}</tr>{rows_shown}</table></div>"
 
 
 def _bars(title: str, labels: Sequence[str], sides: Sequence[Sequence[int]]) -> str:
-    """Two bars for each label, one side above the other."""
+    """Two bars below each label, one for each side; of very many labels those with the longest."""
     if not labels:
         return "<p class=note>none</p>"
+    shown = sorted(range(len(labels)), key=lambda n: -max(side[n] for side in sides))[:_MOST_BARS]
+    shown.sort()
     most = max(1, *(value for side in sides for value in side))
     parts = []
-    for number, label in enumerate(labels):
-        top = number * _ROW
-        parts.append(f'<text x="{_LABEL - 8}" y="{top + 18}" text-anchor="end">{escape(label)}</text>')
+    for row, number in enumerate(shown):
+        top, label = row * _ROW, labels[number]
+        short = label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 1] + "…"
+        parts.append(f'<text x="0" y="{top + 13}">{escape(short)}<title>{escape(label)}</title></text>')
         for side, colour in enumerate(_COLOURS):
             value = sides[side][number]
-            width = value / most * (_WIDTH - _LABEL - 70)
-            y = top + 3 + side * (_BAR + 2)
+            width = value / most * (_WIDTH - _FIGURES_WIDTH)
+            y = top + _LABEL + side * (_BAR + 2)
             parts.append(
-                f'<rect x="{_LABEL}" y="{y}" width="{width:.1f}" height="{_BAR}" fill="{colour}" rx="2"/>'
-                f'<text x="{_LABEL + width + 6:.1f}" y="{y + _BAR - 1}">{value:,}</text>'
+                f'<rect x="0" y="{y}" width="{width:.1f}" height="{_BAR}" fill="{colour}" rx="2"/>'
+                f'<text x="{width + 5:.1f}" y="{y + _BAR - 1}">{value:,}</text>'
             )
+    left = len(labels) - len(shown)
+    more = f"<p class=note>and {left:,} more, with fewer</p>" if left else ""
     return (
-        f'<svg role="img" aria-label="{escape(title)}" viewBox="0 0 {_WIDTH} {len(labels) * _ROW}">'
+        f'<svg role="img" aria-label="{escape(title)}" viewBox="0 0 {_WIDTH} {len(shown) * _ROW}">'
         + "".join(parts)
-        + "</svg>"
+        + f"</svg>{more}"
     )

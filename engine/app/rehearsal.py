@@ -14,6 +14,7 @@ from typing import cast
 
 import msgspec
 
+from engine.adapters.postgres.rows import Shared
 from engine.app.replies import Pending, Reply
 from engine.app.rounds import decide_units
 from engine.app.ruling import Ruling
@@ -23,8 +24,16 @@ from engine.domain.candidates import Slots
 from engine.domain.decide import Observation, Verdict
 from engine.domain.offers.decisions import Decision
 from engine.domain.people import identity
+from engine.domain.people.counting import Recount
 from engine.domain.people.events import Event, Location, Sender
-from engine.domain.people.profiles import PROFILE_NAMESPACE, IdentityKey, Profile, bucket_of
+from engine.domain.people.memory import WAITED
+from engine.domain.people.profiles import (
+    DEVICE_NAMESPACE,
+    PROFILE_NAMESPACE,
+    IdentityKey,
+    Profile,
+    bucket_of,
+)
 from engine.domain.people.timers import Timer
 
 SECRET = bytes(32)
@@ -54,7 +63,7 @@ class Rehearsal:
         self.ruling = ruling
         self.profiles: dict[str, Profile] = {}
         self._owners: dict[IdentityKey, str] = {}
-        self._seen: dict[tuple[str, str, str], tuple[Decision, ...]] = {}
+        self._seen: dict[tuple[str, str, str], tuple[tuple[Decision, ...], Event]] = {}
         self._timers: dict[tuple[str, str], Timer] = {}
         self._due: list[tuple[datetime, bool, str, str]] = []
         """A heap of when, paced, profile and timer; one that was moved or called off stays in it."""
@@ -102,6 +111,10 @@ class Rehearsal:
         self._timers[profile_id, timer.id] = timer
         heappush(self._due, (timer.due_at, timer.paced, profile_id, timer.id))
 
+    def is_due(self, to: datetime) -> bool:
+        """Whether some timer may fire by then."""
+        return bool(self._due) and self._due[0][0] <= to
+
     def fork(self) -> Rehearsal:
         """The same moment once more, to go on from in another way."""
         other = Rehearsal(self.ruling, secret=self._secret)
@@ -115,6 +128,16 @@ class Rehearsal:
         timer = self._timers.get((profile_id, event.message_id.rpartition("@")[0]))
         return timer is not None and timer.event.message_id == event.message_id
 
+    def heir(self, profile_id: str) -> str:
+        """The profile that stands for another one now."""
+        followed = {profile_id}
+        while (ended := self.profiles.get(profile_id)) is not None and ended.succeeded_by:
+            profile_id = ended.succeeded_by
+            if profile_id in followed:
+                break
+            followed.add(profile_id)
+        return profile_id
+
     def has_made(self, decision: str) -> bool:
         """Whether something was offered or done by that id."""
         return decision in self._made
@@ -127,17 +150,24 @@ class Rehearsal:
         newest: Location | None,
         weather: Readings,
         slots: Slots,
-    ) -> list[Told]:
+        recount: Recount | None = None,
+    ) -> Told:
         """One event of a log, in a tick of its own. What the engine itself told goes to the profile that
         it went to."""
-        keys: tuple[IdentityKey, ...] = ((PROFILE_NAMESPACE, profile_id),)
         timer = None
         if event.sender is not Sender.ENGINE:
-            keys = identity.keys_of(event, self.ruling.rules.workspace.namespaces) or keys
-        elif self.awaits(profile_id, event):
-            timer = (bucket_of(profile_id), profile_id, event.message_id.rpartition("@")[0], event.timestamp)
-        pending = Pending(event=event, reply=_NOBODY, keys=keys, newest=newest, timer=timer, slots=slots)
-        return self._tick([pending], now, weather)
+            keys = identity.keys_of(event, self.ruling.rules.workspace.namespaces)
+            if not keys:
+                keys = ((PROFILE_NAMESPACE, profile_id),)
+        else:
+            keys = ((PROFILE_NAMESPACE, profile_id),)
+            identifier = event.message_id.rpartition("@")[0]
+            if (profile_id, identifier) in self._timers and self.awaits(profile_id, event):
+                timer = (bucket_of(profile_id), profile_id, identifier, event.timestamp)
+        pending = Pending(
+            event=event, reply=_NOBODY, keys=keys, newest=newest, timer=timer, slots=slots, recount=recount
+        )
+        return self._tick([pending], now, weather)[0]
 
     def advance(
         self,
@@ -165,17 +195,10 @@ class Rehearsal:
 
     def _fired(self, profile_id: str, timer: Timer, position: int) -> Pending:
         """The timer's event, for whoever stands for its profile now."""
-        heir = profile_id
-        followed = {heir}
-        while (ended := self.profiles.get(heir)) is not None and ended.succeeded_by:
-            heir = ended.succeeded_by
-            if heir in followed:
-                break
-            followed.add(heir)
         return Pending(
             event=msgspec.structs.replace(timer.event, timestamp=timer.due_at, received_at=timer.due_at),
             reply=_NOBODY,
-            keys=((PROFILE_NAMESPACE, heir),),
+            keys=((PROFILE_NAMESPACE, self.heir(profile_id)),),
             position=position,
             timer=(bucket_of(profile_id), profile_id, timer.id, timer.due_at),
         )
@@ -195,31 +218,61 @@ class Rehearsal:
             now=now,
             lease="",
             providers=frozenset(),
-            is_kept=lambda decision: False,
+            is_kept=_never,
             weather=weather,
+            is_rehearsed=True,
         )
         while batch:
             asked = [Asked(one, identity.lookups(one.event, one.keys)) for one in batch]
+            shared = self._shared(asked)
             grouped = [asked] if len(asked) == 1 else components(asked, self._owners)
-            units = [Unit(events, self.profiles, self._owners, self._secret) for events in grouped]
+            units = [Unit(those, self.profiles, self._owners, self._secret, shared) for those in grouped]
             decide_units(units, self.ruling, turn, watcher=watch)
             batch = [one for unit in units for one in self._commit(unit, told, now)]
         return [told[position] for position in range(events)]
 
+    def _shared(self, asked: Sequence[Asked]) -> Sequence[Shared]:
+        """The messages that two profiles have which an event may show to be one person."""
+        found: list[Shared] = []
+        for one in asked:
+            if len(one.lookups) == 1:
+                continue
+            owners = {self._owners[k] for k in one.lookups if k[0] != DEVICE_NAMESPACE and k in self._owners}
+            if len(owners) < 2:  # nearly always
+                continue
+            copies: dict[tuple[str, str], list[tuple[str, Event]]] = {}
+            whose = {owner: self.profiles[owner] for owner in owners if owner in self.profiles}
+            ids = {i for owner, p in whose.items() for i in (owner, *(a.id for a in p.absorbed))}
+            for (profile_id, sender, message_id), (_, event) in self._seen.items():
+                if profile_id in ids and sender != Sender.GENERATED.value:
+                    copies.setdefault((sender, message_id), []).append((profile_id, event))
+            found += [
+                Shared(mine, other, *message, event, copy)
+                for message, those in copies.items()
+                for position, (mine, event) in enumerate(those)
+                for other, copy in those[position + 1 :]
+            ]
+        return found
+
     def _commit(self, unit: Unit, told: dict[int, Told], now: datetime) -> list[Pending]:
         """Takes over what the unit wrote; answers the events to decide again or still to decide."""
-        hits = [message for message in unit.asked if message in self._seen]
+        seen = self._seen
+        hits = [message for message in unit.asked if message in seen]
         if hits:
             for message in hits:
                 for pending in unit.asked[message]:
                     pending.stored_seq = (message[0], 0)
-                    pending.decisions = self._seen[message]
+                    pending.decisions = seen[message][0]
             for pending in unit.done:
                 pending.repeat_of = None
             return [*unit.done, *unit.left]
+        ended: list[Profile] = []
         for profile in unit.written.values():
+            if profile.ended is not None and self.profiles[profile.id].ended is None:
+                ended.append(profile)
             self.enrol(msgspec.structs.replace(profile, version=profile.version + 1))
-        self._made.update(send.id for send in unit.sends)
+        if unit.sends:
+            self._made.update([send.id for send in unit.sends])
         for _, profile_id, identifier, due_at in unit.rung:
             timer = self._timers.get((profile_id, identifier))
             if timer is not None and timer.due_at == due_at:
@@ -229,15 +282,31 @@ class Rehearsal:
                 self._timers.pop((profile_id, identifier), None)
             else:
                 self.set(profile_id, wound)
+        for profile in ended:
+            self._bring_over(profile)
         for pending in unit.done:
             one = told.get(pending.position)
             if pending.stored_seq is None and pending.repeat_of is None and one is not None:
                 assert one.seen is not None
                 message = (one.seen.profile.id, pending.event.sender.value, pending.event.message_id)
-                self._seen[message] = tuple(pending.decisions)
+                seen[message] = (tuple(pending.decisions), pending.event)
             else:
                 first = pending.repeat_of or pending
                 told[pending.position] = Told(
                     event=pending.event, now=now, seen=None, verdict=None, decisions=tuple(first.decisions)
                 )
         return unit.left
+
+    def _bring_over(self, ended: Profile) -> None:
+        """The timers of a profile that became one with another, as `move_timers` does it: where both have
+        one, a wait goes on from the newer of their events, and of others the survivor's stands."""
+        heir = self.heir(ended.id)
+        for profile_id, identifier in [key for key in self._timers if key[0] == ended.id]:
+            timer, stands = self._timers.pop((profile_id, identifier)), self._timers.get((heir, identifier))
+            goes_on = identifier.startswith((f"{WAITED}:", "dwell "))
+            if stands is None or (goes_on and timer.due_at > stands.due_at):
+                self.set(heir, timer)
+
+
+def _never(_: Decision) -> bool:
+    return False

@@ -12,17 +12,27 @@ from typing import Any
 
 import msgspec
 
+from engine.app import sweeps
+from engine.app.backfill import EVENT as BACKFILL
 from engine.app.rehearsal import Rehearsal, Told
 from engine.app.ruling import Predictor, Ruling
 from engine.domain.candidates import NO_SLOTS, Slots
 from engine.domain.offers.pauses import NOTHING_PAUSED, Pause, paused
-from engine.domain.people.events import Event, Location, Sender
+from engine.domain.people import identity
+from engine.domain.people.counting import Recount, lacking
+from engine.domain.people.events import Event, Kind, Location, Sender
+from engine.domain.people.fold import RESTRICTED
+from engine.domain.people.profiles import Profile, new_profile
+from engine.domain.people.timers import timer
+from engine.domain.recount import Logged, Recounting
 
 SAME_SCORE = 1e-5
 """A model that scores one row alone may differ in the last digits from the run in which it was one of
 many. What it said then counts."""
 LAG = timedelta(seconds=2)
 """How long after it is due a timer may fire, and still be called off by what comes in between."""
+MOST_GENERATIONS = 8
+"""How often a person may have been erased and have come back."""
 _OWN_LIGHT = frozenset(("sunrise", "sunset", "is_day"))
 """Of the recorded weather: follows from place and time, and is worked out again."""
 
@@ -36,7 +46,8 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What a decision depended on beside the event and what came before it."""
+    """What a decision depended on beside the event and what came before it. `place` is the event's turn
+    in its tick; `forgotten`: where it happened is kept no more."""
 
     now: datetime
     revision: str
@@ -45,17 +56,28 @@ class Facts(msgspec.Struct, frozen=True):
     newest: Place | None = None
     paused: tuple[Pause, ...] = ()
     slots: Slots = NO_SLOTS
+    place: int = 0
+    forgotten: bool = False
 
     def __repr__(self) -> str:
         return f"Facts(now={self.now}, revision={self.revision!r})"
 
 
-class Recorded(msgspec.Struct, frozen=True):
-    """One row of the event log."""
+class _Seen(msgspec.Struct, frozen=True):
+    """What was seen of places then, as counting anew takes it."""
+
+    zone: str | None = None
+    places: tuple[tuple[str, str, str, datetime], ...] = ()
+
+
+class Recorded(msgspec.Struct, frozen=True, gc=False):
+    """One row of the event log: under which profile, and the how-manieth of it."""
 
     profile_id: str
+    number: int
     event: Event
     facts: Facts
+    raw_facts: str = ""
 
     def __repr__(self) -> str:
         return f"Recorded({self.event!r})"
@@ -63,11 +85,12 @@ class Recorded(msgspec.Struct, frozen=True):
 
 _read_event = msgspec.json.Decoder(Event).decode
 _read_facts = msgspec.json.Decoder(Facts).decode
+_read_seen = msgspec.json.Decoder(_Seen).decode
 
 
-def recorded(profile_id: str, event: str, facts: str) -> Recorded:
+def recorded(profile_id: str, number: int, event: str, facts: str) -> Recorded:
     """The row as it stands in the database."""
-    return Recorded(profile_id, _read_event(event), _read_facts(facts))
+    return Recorded(profile_id, number, _read_event(event), _read_facts(facts), facts)
 
 
 class _Sky:
@@ -101,53 +124,70 @@ class _Recalling:
 
 
 class Replay:
-    """Everybody, as they were, on the way through the log.
+    """A group of people, as they were, on the way through their log.
 
     `follow` takes events as they were decided, whatever revision did it. `take` plays them under one
     ruling: what people did is the same, what the engine did follows from the ruling.
     """
 
-    def __init__(self, ruling: Ruling, secret: bytes) -> None:
+    def __init__(self, ruling: Ruling, secret: bytes, rehearsal: Rehearsal | None = None) -> None:
         self._sky = _Sky()
         self._said: Mapping[str, float | None] = {}
         self._plain = ruling
+        self._sweep = sweeps.name_of(ruling.rules)
         self._prepared: dict[tuple[int, tuple[str, ...]], Ruling] = {}
-        self.rehearsal = Rehearsal(ruling, secret=secret)
+        self._secret = secret
+        self.rehearsal = rehearsal or Rehearsal(ruling, secret=secret)
         self._ids: dict[str, str] = {}
         """Of decisions made here, by the id of the one that was made in its place then."""
+        self._log: Sequence[Recorded] = ()
+        self._paused: tuple[Pause, ...] = ()
+        """What was stopped when something happened last."""
 
-    def fork(self, ruling: Ruling) -> Replay:
-        """The same moment, to go on from under another ruling. This one stays as it is."""
-        other = Replay(ruling, b"")
-        other.rehearsal = self.rehearsal.fork()
-        return other
+    def begin(self, log: Sequence[Recorded] = (), rehearsal: Rehearsal | None = None) -> None:
+        """Goes on with other people: with nothing known of them yet, or as they are in a rehearsal."""
+        self.rehearsal = rehearsal or Rehearsal(self._plain, secret=self._secret)
+        self._log = log
+        self._paused = ()
+        self._ids = {}
 
-    def follow(self, row: Recorded, ruling: Ruling) -> list[Told]:
+    def follow(self, row: Recorded, ruling: Ruling) -> Told:
         """What the event did, under the ruling that decided it."""
-        return self._tell(row, row.event, ruling)
+        event = row.event
+        if row.number == 1 and event.sender is not Sender.ENGINE:
+            self._after_erasure(row, ruling)
+        return self._tell(row, event, ruling, self._recount(row, ruling) if event.name == BACKFILL else None)
 
     def take(self, row: Recorded, will_come: Callable[[str, str], bool]) -> list[Told]:
         """What the event does under this replay's ruling, after the timers that are due by then.
 
         `will_come` says of a profile and message of the engine's whether it is in the log: such a timer
         fires when its turn comes, as it did. What the engine told of something that did not happen here
-        is left out. Where the log was decided by the very same rules, it holds every timer that fired.
+        is left out.
         """
-        if row.facts.revision == self._plain.rules.revision:
-            return self._tell(row, row.event, self._plain)
         told = self.pass_time(row.facts.now - LAG, will_come)
         event: Event | None = row.event
         if row.event.sender is Sender.ENGINE and not self.rehearsal.awaits(row.profile_id, row.event):
-            event = self._outcome(row.event)
+            event = self._told_by_engine(row.event)
         if event is not None:
-            told += self._tell(row, event, self._plain)
+            told.append(self._tell(row, event, self._plain))
         return told
 
     def pass_time(self, to: datetime, will_come: Callable[[str, str], bool]) -> list[Told]:
         """Lets the timers fire that are due by then and not in the log."""
+        if not self.rehearsal.is_due(to):
+            return []
         self._said, self._sky.reading = {}, {}
-        self.rehearsal.ruling = self._ready(self._plain, ())
+        self.rehearsal.ruling = self._ready(self._plain, self._paused)
         return self.rehearsal.advance(to, will_come, self._sky)
+
+    def sweep(self, at: datetime) -> None:
+        """Has everybody looked at, as engines do when they go by new audiences or schedules."""
+        if self._sweep is not None:
+            one = timer(f"{sweeps.SWEEP}:{self._sweep}", at, sweeps.SWEEP, {})
+            for profile in self.rehearsal.profiles.values():
+                if profile.ended is None and profile.identities:
+                    self.rehearsal.set(profile.id, one)
 
     def stands_for(self, then: str, here: str) -> None:
         """Says that the decision `here` was made in place of `then`: what became of that push became of
@@ -155,8 +195,13 @@ class Replay:
         if then != here:
             self._ids[then] = here
 
-    def _outcome(self, event: Event) -> Event | None:
-        """What became of a push that was made here too."""
+    def _told_by_engine(self, event: Event) -> Event | None:
+        """What the engine told then, as far as it holds here: what became of a push that was made here
+        too, what an operator did, and that a person is looked at for these very audiences."""
+        if event.name.startswith(sweeps.SWEEP):
+            return event if event.message_id.startswith(f"{sweeps.SWEEP}:{self._sweep}@") else None
+        if event.name == RESTRICTED or event.kind is not Kind.TRACK:
+            return event
         decision = event.properties.get("decision")
         here = self._ids.get(str(decision), str(decision))
         if not self.rehearsal.has_made(here):
@@ -165,17 +210,48 @@ class Replay:
             return event
         return msgspec.structs.replace(event, properties={**event.properties, "decision": here})
 
-    def _tell(self, row: Recorded, event: Event, ruling: Ruling) -> list[Told]:
+    def _tell(self, row: Recorded, event: Event, ruling: Ruling, recount: Recount | None = None) -> Told:
         facts = row.facts
         self._said = facts.propensity
-        self._sky.reading = {name: v for name, v in facts.weather.items() if name not in _OWN_LIGHT}
+        self._sky.reading = (
+            {name: v for name, v in facts.weather.items() if name not in _OWN_LIGHT} if facts.weather else {}
+        )
+        self._paused = facts.paused
         self.rehearsal.ruling = self._ready(ruling, facts.paused)
         newest = facts.newest
         fix = Location(latitude=newest.latitude, longitude=newest.longitude) if newest is not None else None
-        return self.rehearsal.retell(row.profile_id, event, facts.now, fix, self._sky, facts.slots)
+        return self.rehearsal.retell(row.profile_id, event, facts.now, fix, self._sky, facts.slots, recount)
+
+    def _after_erasure(self, row: Recorded, ruling: Ruling) -> None:
+        """Somebody whose identity was an erased person's has another id than the first that it gives:
+        what stands in the erased one's place is put in."""
+        for key in identity.keys_of(row.event, ruling.rules.workspace.namespaces)[:1]:
+            before: list[Profile] = []
+            for generation in range(MOST_GENERATIONS):
+                fresh = new_profile(key, self._secret, row.facts.now, generation)
+                if fresh.id == row.profile_id:
+                    for one in before:
+                        if one.id not in self.rehearsal.profiles:
+                            self.rehearsal.enrol(msgspec.structs.replace(one, erased=True))
+                    return
+                before.append(fresh)
+
+    def _recount(self, row: Recorded, ruling: Ruling) -> Recount | None:
+        """What the log of somebody came to when a trait was declared that they lacked."""
+        profile = self.rehearsal.profiles.get(row.profile_id)
+        if profile is None or not (missing := lacking(profile, ruling.rules.workspace)):
+            return None
+        counting = Recounting(ruling.rules, profile, missing)
+        for one in self._log:
+            if one is row:
+                break
+            if self.rehearsal.heir(one.profile_id) == profile.id:
+                seen = _read_seen(one.raw_facts)
+                counting.take(Logged(event=one.event, now=one.facts.now, zone=seen.zone, places=seen.places))
+        return Recount(int(row.event.message_id.rpartition(":")[2]), counting.states)
 
     def _ready(self, ruling: Ruling, pauses: tuple[Pause, ...]) -> Ruling:
-        key = (id(ruling), tuple(pause.id for pause in pauses))
+        key = (id(ruling), tuple([pause.id for pause in pauses]) if pauses else ())
         known = self._prepared.get(key)
         if known is None:
             models = {name: _Recalling(name, m, lambda: self._said) for name, m in ruling.models.items()}

@@ -12,7 +12,7 @@ from engine.adapters.postgres.outbox import Send
 from engine.adapters.postgres.rows import Commit, DecisionRow, EventRow, Shared, TimerRow
 from engine.app.rendering import render_body, render_in_app, render_push
 from engine.app.replies import Pending
-from engine.app.unit_rows import NOWHERE, call_of, facts_of, member_rows, outbox_row, send_of
+from engine.app.unit_rows import NOWHERE, call_of, event_row, member_rows, outbox_row, send_of
 from engine.app.weather import Readings, sky
 from engine.domain import decide
 from engine.domain.decide import Observation, Verdict
@@ -38,7 +38,8 @@ _json = msgspec.json.Encoder().encode
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
-    """What all decisions of one tick share. `providers` are those that this engine can send by."""
+    """What all decisions of one tick share. `providers` are those that this engine can send by;
+    `is_rehearsed` where nothing is written, so that no rows of events are made."""
 
     rules: RuleSet
     now: datetime
@@ -46,6 +47,7 @@ class Turn(msgspec.Struct, frozen=True, kw_only=True):
     providers: frozenset[str]
     is_kept: Callable[[Decision], bool]
     weather: Readings | None = None
+    is_rehearsed: bool = False
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -108,6 +110,7 @@ class Unit:
         """The profile that each key is to point to, and the one that it points to as yet."""
         self._shared = shared
         self._seen: dict[tuple[str, str, str], Pending] = {}
+        self._told = 0
         self._event_rows: list[EventRow] = []
         self._decision_rows: list[DecisionRow] = []
         self._probes: list[tuple[int, str, str, str]] = []
@@ -151,7 +154,7 @@ class Unit:
             return None
         namespaces = turn.rules.workspace.namespaces
         plan = identity.plan(event, pending.keys, namespaces, self.owner_of)
-        if plan.touches_others and self._event_rows:
+        if plan.touches_others and self._told:
             self.stopped = True
             return None
         profile = (self.profile(plan.owner) if plan.owner else None) or self._fresh(plan.keys[0], turn.now)
@@ -266,27 +269,12 @@ class Unit:
         """Takes the verdict into the unit: the document, and the rows of event and decisions."""
         base = self._base.get(seen.profile.id)
         self._write(verdict.profile)
-        event, profile = seen.event, verdict.profile
+        profile = verdict.profile
         bucket = bucket_of(profile.id)
-        facts = facts_of(base, scores, seen, pending, turn.now, turn.rules)
-        if len(self.written) > 1:  # whose turn it was matters only between several people
-            facts["place"] = len(self._event_rows)
-        self._event_rows.append(
-            EventRow(
-                bucket=bucket,
-                profile_id=profile.id,
-                seq=profile.seq,
-                received_at=event.received_at,
-                occurred_at=event.timestamp,
-                sender=event.sender.value,
-                message_id=event.message_id,
-                kind=event.kind.value,
-                name=event.name,
-                body=msgspec.Raw(_json(event)),
-                facts=msgspec.Raw(_json(facts)),
-                located=event.location is not None or "newest" in facts or "places" in facts,
-            )
-        )
+        if not turn.is_rehearsed:
+            place = self._told if len(self.written) > 1 else 0  # whose turn it was matters between people
+            self._event_rows.append(event_row(base, scores, seen, pending, turn.now, turn.rules, place))
+        self._told += 1
         pending.decisions = verdict.decisions
         if verdict.sends:
             messages: dict[str, Message] = {}

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from engine.adapters.postgres.outbox import Call, Push, Send
-from engine.adapters.postgres.rows import MemberRow, SendRow
+from engine.adapters.postgres.rows import EventRow, MemberRow, SendRow
 from engine.app.replies import Pending
 from engine.domain.decide import Observation, Sending
 from engine.domain.offers.decisions import Message
@@ -106,6 +106,36 @@ def outbox_row(send: Send) -> SendRow:
         payload=msgspec.Raw(_json(send.payload)),
         expires_at=send.expires_at,
         lease=send.lease or None,
+    )
+
+
+def event_row(
+    base: Profile | None,
+    scores: Mapping[str, float | None],
+    seen: Observation,
+    pending: Pending,
+    now: datetime,
+    rules: RuleSet,
+    place: int,
+) -> EventRow:
+    """The event as the log holds it. `place` is its turn in the tick, where that is not the first."""
+    event, profile = seen.event, seen.profile
+    facts = facts_of(base, scores, seen, pending, now, rules)
+    if place:
+        facts["place"] = place
+    return EventRow(
+        bucket=bucket_of(profile.id),
+        profile_id=profile.id,
+        seq=profile.seq,
+        received_at=event.received_at,
+        occurred_at=event.timestamp,
+        sender=event.sender.value,
+        message_id=event.message_id,
+        kind=event.kind.value,
+        name=event.name,
+        body=msgspec.Raw(_json(event)),
+        facts=msgspec.Raw(_json(facts)),
+        located=event.location is not None or "newest" in facts or "places" in facts,
     )
 
 

@@ -1,65 +1,68 @@
-"""The event log, read from its beginning in the order in which it was decided."""
+"""The event log and the decisions, read person by person in a range of buckets.
+
+These queries read much and take their time: on a connection of its own, without a time-out.
+"""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from importlib import resources
+from typing import Any
 
 import asyncpg
 
 from engine.adapters.postgres.store import named_queries
+from engine.domain.people.profiles import BUCKETS, Profile, decode_profile
 
 AT_ONCE = 2_000
+Range = tuple[int, int]
+"""The first and the last of some buckets."""
+EVERYBODY: Range = (0, BUCKETS - 1)
 
 _QUERIES = named_queries(resources.files(__package__).joinpath("history.sql").read_text("utf-8"))
 
 LogRow = tuple[str, int, str, str]
 """Profile, number in its log, event and facts (JSON)."""
+DecisionRow = tuple[str, str]
+"""Profile and document (JSON)."""
 
 
 class History:
-    """What is kept of `people` (None: of all), without those of whom the beginning is gone.
-
-    Its queries read much and take their time: on a connection of its own, without a time-out.
-    """
+    """What a database holds of the past. Cursors run in one transaction, so that all of them see the
+    same moment."""
 
     def __init__(self, connection: asyncpg.Connection) -> None:
         self._connection = connection
-        self._people: list[str] | None = None
-        self._left_out: list[str] = []
 
-    async def choose(self, most: int | None) -> int:
-        """Limits it to a fair sample of people; ids are random. Answers how many had to be left out."""
-        if most is not None:
-            rows = await self._connection.fetch(_QUERIES["people"], most)
-            self._people = [str(row["id"]) for row in rows]
-        rows = await self._connection.fetch(_QUERIES["begun"])
-        chosen = set(self._people) if self._people is not None else None
-        gone = [str(row["profile_id"]) for row in rows]
-        self._left_out = [one for one in gone if chosen is None or one in chosen]
-        return len(self._left_out)
+    async def count(self) -> int:
+        """How many events there are."""
+        return int(await self._connection.fetchval(_QUERIES["count"]))
 
-    async def count(self, since: datetime) -> tuple[int, int]:
-        """How many events there are, and how many since."""
-        row = await self._connection.fetchrow(_QUERIES["count"], since, self._people, self._left_out)
-        return row["count"], row["since"]
+    async def people(self, most: int) -> list[str]:
+        """A fair sample of people: ids are random."""
+        return [row[0] for row in await self._connection.fetch(_QUERIES["people"], most)]
 
-    async def told(self, since: datetime) -> set[tuple[str, str]]:
-        """Profile and message of everything that the engine itself said since."""
-        rows = await self._connection.fetch(_QUERIES["told"], since)
-        return {(str(row["profile_id"]), row["message_id"]) for row in rows}
+    async def ended(self, buckets: Range) -> list[Profile]:
+        """What stands in the place of profiles that became one with another."""
+        rows = await self._connection.fetch(_QUERIES["ended"], *buckets)
+        return [decode_profile(row[0]) for row in rows]
 
-    async def log(self) -> AsyncIterator[Sequence[LogRow]]:
-        """Everything, a few thousand events at a time."""
-        async with self._connection.transaction():
-            cursor = await self._connection.cursor(_QUERIES["log"], self._people, self._left_out)
-            while rows := await cursor.fetch(AT_ONCE):
-                yield [(str(row[0]), row[1], row[2], row[3]) for row in rows]
+    def mentions(self, buckets: Range) -> AsyncIterator[Sequence[tuple[str, str]]]:
+        """Profile and event (JSON) of everything, in any order, a few thousand at a time."""
+        return self._pages(_QUERIES["mentions"], *buckets)
 
-    async def decided(self, since: datetime, revision: str) -> dict[str, str]:
-        """The decisions (JSON) that a revision made since, by id."""
-        rows = await self._connection.fetch(
-            _QUERIES["decided"], since, revision, self._people, self._left_out
-        )
-        return {str(row["id"]): row["document"] for row in rows}
+    def log(self, buckets: Range, people: Sequence[str] | None = None) -> AsyncIterator[Sequence[LogRow]]:
+        """Everything, or what there is of some people."""
+        return self._pages(_QUERIES["log"], *buckets, people)
+
+    def decided(
+        self, buckets: Range, since: datetime, people: Sequence[str] | None = None
+    ) -> AsyncIterator[Sequence[DecisionRow]]:
+        """The decisions since, in the order of `log`."""
+        return self._pages(_QUERIES["decided"], *buckets, people, since)
+
+    async def _pages(self, query: str, *arguments: Any) -> AsyncIterator[Any]:
+        cursor = await self._connection.cursor(query, *arguments)
+        while rows := await cursor.fetch(AT_ONCE):
+            yield rows

@@ -1,30 +1,27 @@
 -- The event log as replays read it, by name; `history.py` reads them from here.
 
--- name: begun
--- People of whose log the beginning is gone: nobody can say what was known of them.
-SELECT profile_id FROM (
-    SELECT DISTINCT ON (bucket, profile_id) profile_id, seq FROM events ORDER BY bucket, profile_id, seq
-) first WHERE seq > 1;
-
--- name: people
-SELECT id FROM profiles ORDER BY bucket, id LIMIT $1;
-
--- name: count
-SELECT count(*), count(*) FILTER (WHERE (facts->>'now')::timestamptz >= $1) AS since FROM events
-WHERE ($2::uuid[] IS NULL OR profile_id = ANY ($2)) AND NOT profile_id = ANY ($3::uuid[]);
+-- name: mentions
+-- Everything that says whom an event is about.
+SELECT profile_id::text, body::text FROM events WHERE bucket BETWEEN $1 AND $2;
 
 -- name: log
--- In the order in which it was decided: by tick, and within one by the place in it.
-SELECT profile_id, seq, body, facts FROM events
-WHERE ($1::uuid[] IS NULL OR profile_id = ANY ($1)) AND NOT profile_id = ANY ($2::uuid[])
-ORDER BY (facts->>'now')::timestamptz, coalesce((facts->>'place')::int, 0), profile_id, seq;
-
--- name: told
--- What the engine itself told people: timers that fired, and what became of pushes.
-SELECT profile_id, message_id FROM events
-WHERE sender = 'engine' AND (facts->>'now')::timestamptz >= $1;
+-- Person by person, each in the order of their numbers.
+SELECT profile_id::text, seq, body::text, facts::text FROM events
+WHERE bucket BETWEEN $1 AND $2 AND ($3::uuid[] IS NULL OR profile_id = ANY ($3))
+ORDER BY bucket, profile_id, seq;
 
 -- name: decided
-SELECT id, document FROM decisions
-WHERE decided_at >= $1 AND document->>'revision' = $2
-    AND ($3::uuid[] IS NULL OR profile_id = ANY ($3)) AND NOT profile_id = ANY ($4::uuid[]);
+-- The decisions since, person by person, too.
+SELECT profile_id::text, document::text FROM decisions
+WHERE bucket BETWEEN $1 AND $2 AND ($3::uuid[] IS NULL OR profile_id = ANY ($3)) AND decided_at >= $4
+ORDER BY bucket, profile_id, seq, id;
+
+-- name: ended
+-- Profiles that became one with another, whose rows may stand under its id by now.
+SELECT document FROM profiles WHERE merged_into IS NOT NULL AND bucket BETWEEN $1 AND $2;
+
+-- name: people
+SELECT id::text FROM profiles WHERE merged_into IS NULL ORDER BY bucket, id LIMIT $1;
+
+-- name: count
+SELECT count(*) FROM events;

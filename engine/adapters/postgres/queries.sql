@@ -312,7 +312,7 @@ WITH old AS (
     FOR UPDATE SKIP LOCKED
 )
 UPDATE events e
-SET located = false, body = (e.body::jsonb - 'location')::json, facts = (e.facts::jsonb - 'newest' - 'places')::json
+SET located = false, body = (e.body::jsonb - 'location')::json, facts = (e.facts::jsonb - 'newest' - 'places' || '{"forgotten": true}')::json
 FROM old
 WHERE e.bucket = old.bucket AND e.profile_id = old.profile_id AND e.seq = old.seq
     AND e.received_at = old.received_at
@@ -321,7 +321,7 @@ RETURNING 1;
 -- name: withdraw_positions
 -- Of one person's events that came from some devices ('' for those of none).
 UPDATE events
-SET located = false, body = (body::jsonb - 'location')::json, facts = (facts::jsonb - 'newest' - 'places')::json
+SET located = false, body = (body::jsonb - 'location')::json, facts = (facts::jsonb - 'newest' - 'places' || '{"forgotten": true}')::json
 WHERE bucket = $1 AND profile_id = $2 AND located AND coalesce(body::jsonb #>> '{device,id}', '') = ANY ($3)
 RETURNING 1;
 

@@ -23,8 +23,7 @@ class Rulings:
         self.active: Ruling
 
     async def load(self, *, past: bool = True) -> None:
-        """Builds what is active, and what the log names where the `past` is wanted. Revisions that are
-        not kept are taken for the active one."""
+        """Builds what is active, and what the log names where the `past` is wanted."""
         active = await self._revisions.active()
         if active is None:
             fail("nothing was ever active on this database: no engine has served rules on it", 1)
@@ -40,8 +39,14 @@ class Rulings:
             fail(f"the active revision {active.revision} cannot be built by this version", 1)
         self.active = self._known[active.revision]
 
-    def of(self, revision: str) -> Ruling:
-        return self._known.get(revision, self.active)
+    def of(self, revision: str) -> Ruling | None:
+        """None where it is not kept, or cannot be built any more."""
+        return self._known.get(revision)
+
+    @property
+    def all(self) -> list[Ruling]:
+        """Those that could be built."""
+        return list(self._known.values())
 
     def set(self, ruling: Ruling) -> Ruling:
         """As an engine with these settings has it."""
