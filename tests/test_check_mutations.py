@@ -3,22 +3,30 @@ an engine takes, and decides with."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import pickle
+from collections.abc import Mapping
+from datetime import UTC, date, datetime, time, timedelta
 from functools import cache
 from pathlib import Path
+from types import FunctionType
+from typing import Any
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.app.rehearsal import Rehearsal
 from engine.app.rehearsal_story import Score, play
 from engine.app.ruling import Ruling
+from engine.domain.offers.cel_compile import is_compiled, packed
 from engine.domain.offers.rules import RuleSet
 from engine.domain.people.events import Event, Kind, Location
 from engine.formats.advice import advice
+from engine.formats.messages import Template
 from engine.formats.problems import render_all
 from engine.formats.scenario import read_scenarios
 from engine.formats.workspace import load, read_folder
+from engine.formats.workspace_memory import Memory
 from tests.test_check import DEFECTS, ROOT
 
 NOW = datetime(2026, 3, 2, 10, tzinfo=UTC)
@@ -114,6 +122,40 @@ def test_damage_is_told_and_never_breaks_anything(broken: tuple[Path, dict[str, 
     if loaded.rule_set is not None:
         advice(loaded.said, loaded.rule_set, NOW)
         live_with(loaded.rule_set)
+
+
+MEMORIES: dict[Path, Memory] = {}
+
+
+@settings(deadline=None, max_examples=150)
+@given(damaged())
+def test_what_was_taken_over_is_what_would_be_read_anew(broken: tuple[Path, dict[str, bytes]]) -> None:
+    """One memory through all the damage: every reading says and makes what a first one would."""
+    folder, changed = broken
+    memory = MEMORIES.setdefault(folder, Memory())
+    for said in (changed, files(folder)):
+        anew, again = load(said, models(folder)), load(said, models(folder), memory)
+        assert again.problems == anew.problems
+        assert plain(again.rule_set) == plain(anew.rule_set)
+
+
+def plain(thing: Any) -> Any:
+    """A rule set as values that can be compared: structs, functions and templates too."""
+    if isinstance(thing, msgspec.Struct):
+        return type(thing), {name: plain(getattr(thing, name)) for name in thing.__struct_fields__}
+    if isinstance(thing, FunctionType):
+        assert is_compiled(thing)
+        code, constants = packed(thing)
+        return code, plain(constants)
+    if isinstance(thing, Template):
+        return thing.text
+    if isinstance(thing, Mapping):
+        return {key: plain(value) for key, value in thing.items()}
+    if isinstance(thing, list | tuple):
+        return [plain(one) for one in thing]
+    if isinstance(thing, str | int | float | bytes | None | frozenset | datetime | time | timedelta | date):
+        return thing
+    return pickle.dumps(thing)
 
 
 def live_with(rules: RuleSet) -> None:

@@ -12,12 +12,14 @@ import hashlib
 import stat
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import onnxruntime
 
 from engine.adapters.onnx_contents import refusal
+
+if TYPE_CHECKING:  # loaded with the first model: a workspace without one does not wait for it
+    import onnxruntime
 
 MAX_MODEL_BYTES: Final = 64 * 1024 * 1024
 """Beyond this nothing is scored in microseconds."""
@@ -111,6 +113,8 @@ def model_of(name: str, content: bytes, *, inputs: int, output: str) -> Model:
     because = refusal(content)
     if because is not None:
         raise ModelError(f"{name} {because}")
+    import onnxruntime
+
     try:
         session = onnxruntime.InferenceSession(content, _options(), providers=["CPUExecutionProvider"])
     except Exception as fault:
@@ -138,6 +142,8 @@ def _read(path: Path) -> bytes:
 
 
 def _options() -> onnxruntime.SessionOptions:
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1

@@ -235,7 +235,7 @@ class Engine:
     async def _follow_others(self) -> None:
         """Looks at what operators and other engines did: when told, and every second anyway."""
         await asyncio.sleep(LOOK_SECONDS)  # those who wait for the engine go first
-        self.reloading.prepare()
+        self._reloads.add(asyncio.create_task(self._safely(self.reloading.prepare()), name="builder"))
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(LOOK_SECONDS):

@@ -7,7 +7,8 @@ from datetime import datetime
 
 import msgspec
 
-from engine.app.ruling import Ruling, scores_of
+from engine.app.ruling import Ruling
+from engine.app.scoring import scores_of
 from engine.domain import decide
 from engine.domain.candidates import Slots, put_forward, reachable, scope_of
 from engine.domain.observation import Observation, Trigger

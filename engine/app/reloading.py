@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -61,6 +62,7 @@ class Reloading:
         self.loaded_at = datetime.now(UTC)
         self._read = read
         self._keep = keep
+        self._files = checked.files
         self._said = checked.problems
         self._refusal: tuple[Problem, ...] = ()
         self._refused: str | None = None
@@ -72,9 +74,10 @@ class Reloading:
         """Of the last attempt."""
         return self._refusal or self._said
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
         """Makes ready for the first change."""
-        self._builder.start()
+        with suppress(BuilderLost):  # the first change has it again
+            await self._builder.learn(self._files)
 
     def close(self) -> None:
         self._builder.close()

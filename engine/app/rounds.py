@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from math import inf
 
 from engine.app.replies import Pending
-from engine.app.ruling import Ruling, scores_of
+from engine.app.ruling import Ruling
+from engine.app.scoring import scores_of
 from engine.app.unit import Turn, Unit
 from engine.domain import decide
 from engine.domain.decide import Observation, Verdict

@@ -17,10 +17,11 @@ import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from types import FunctionType
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from engine.app.rulesets import Checked, Files, build, load_models
 from engine.app.ruling import Ruling
@@ -28,6 +29,9 @@ from engine.domain.offers.cel_compile import is_compiled, packed, unpacked
 from engine.domain.offers.rules import RuleSet
 from engine.formats.problems import Problem, in_order
 from engine.formats.workspace import MODELS_PREFIX
+from engine.formats.workspace_memory import Memory
+
+T = TypeVar("T")
 
 BUILD_SECONDS = 120.0
 SWITCH_SECONDS = 0.0005
@@ -39,15 +43,14 @@ class BuilderLost(Exception):
 
 
 class Builder:
-    """The other process. `start` it before it is needed, because its imports take most of a second;
-    one that was lost is replaced with the next build."""
+    """The other process. `learn` before it is needed: its imports take most of a second, and the first
+    build as long as all. One that was lost is replaced with the next build."""
 
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._turn = asyncio.Lock()
 
-    def start(self) -> subprocess.Popen[bytes]:
-        """The process, running."""
+    def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None or self._process.poll() is not None:
             self._process = _start()
         return self._process
@@ -58,11 +61,22 @@ class Builder:
         Raises:
             BuilderLost: nothing came of it; the next build has a new process.
         """
+        return await self._in_turn(lambda process: _ask(process, files, running))
+
+    async def learn(self, files: Files) -> None:
+        """Has the process build what is running already, so that it knows all but what changes.
+
+        Raises:
+            BuilderLost: as `build`.
+        """
+        await self._in_turn(lambda process: _tell(process, files, is_asked=False))
+
+    async def _in_turn(self, work: Callable[[subprocess.Popen[bytes]], T]) -> T:
         async with self._turn:
-            process = self.start()
+            process = self._running()
             try:
                 async with asyncio.timeout(BUILD_SECONDS):
-                    return await asyncio.to_thread(_ask, process, files, running)
+                    return await asyncio.to_thread(work, process)
             except BaseException as fault:
                 _end(process)  # whatever it was: half an answer may be in the pipe
                 if isinstance(fault, TimeoutError):
@@ -94,11 +108,15 @@ def _end(process: subprocess.Popen[bytes]) -> None:
                 stream.close()
 
 
-def _ask(process: subprocess.Popen[bytes], files: Files, running: Ruling) -> Checked:
+def _tell(process: subprocess.Popen[bytes], files: Files, *, is_asked: bool) -> None:
     assert process.stdin is not None
-    assert process.stdout is not None
-    pickle.dump(files, process.stdin, pickle.HIGHEST_PROTOCOL)
+    pickle.dump((files, is_asked), process.stdin, pickle.HIGHEST_PROTOCOL)
     process.stdin.flush()
+
+
+def _ask(process: subprocess.Popen[bytes], files: Files, running: Ruling) -> Checked:
+    assert process.stdout is not None
+    _tell(process, files, is_asked=True)
     with _brief_turns():
         answer = pickle.Unpickler(_Frames(process.stdout)).load()
         rules: RuleSet | None = answer[0]
@@ -152,17 +170,19 @@ def _brief_turns() -> Iterator[None]:
 
 def main() -> None:
     """Builds what is asked for until there is nothing more to ask."""
+    memory = Memory()
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)  # what anything prints must not stand between the answers
         while True:
             try:
-                files: Any = pickle.load(sys.stdin.buffer)
+                files, is_asked = pickle.load(sys.stdin.buffer)
             except EOFError:
                 return
-            checked = build(files)
+            checked = build(files, memory=memory)
             rules = checked.ruling.rules if checked.ruling is not None else None
-            Packer(answers, pickle.HIGHEST_PROTOCOL).dump((rules, checked.problems))
-            answers.flush()
+            answer = answers if is_asked else BytesIO()  # packing compiles: that too is then done
+            Packer(answer, pickle.HIGHEST_PROTOCOL).dump((rules, checked.problems))
+            answer.flush()
 
 
 if __name__ == "__main__":

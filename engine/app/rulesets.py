@@ -15,6 +15,7 @@ from engine.domain.offers.propensity import ModelCard
 from engine.formats.advice import advice
 from engine.formats.problems import Problem, in_order
 from engine.formats.workspace import MODELS_PREFIX, load, read_folder, revision_of
+from engine.formats.workspace_memory import Memory
 
 
 class Files(msgspec.Struct, frozen=True):
@@ -65,9 +66,10 @@ def check(rules: Path, models: Path, now: datetime | None = None) -> Checked:
     return build(read(rules, models), now)
 
 
-def build(files: Files, now: datetime | None = None) -> Checked:
-    """Checks and compiles the files of a workspace."""
-    loaded = load(files.rules, files.models)
+def build(files: Files, now: datetime | None = None, memory: Memory | None = None) -> Checked:
+    """Checks and compiles the files of a workspace. With `memory`, what did not change since it was last
+    given is taken over."""
+    loaded = load(files.rules, files.models, memory)
     predictors, refused = load_models(loaded.models, files)
     problems = [*loaded.problems, *refused]
     ruling = None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -17,13 +18,14 @@ import msgspec
 
 from engine.domain.offers.expressions import Names, Type, Words
 from engine.domain.offers.propensity import ModelCard
-from engine.domain.offers.rules import RuleSet, Workspace
+from engine.domain.offers.rules import Audience, Offer, Rule, RuleSet, Workspace
 from engine.formats.located_yaml import LARGEST_FILE_BYTES, MapNode, Scalar, read
 from engine.formats.problems import Problem, in_order
 from engine.formats.workspace_actions import action
 from engine.formats.workspace_audiences import audiences
 from engine.formats.workspace_filing import filed
 from engine.formats.workspace_labels import check_offer, check_rule, readers, uses
+from engine.formats.workspace_memory import Memory
 from engine.formats.workspace_models import MODELS_PREFIX, model, name_of
 from engine.formats.workspace_names import Declared, fence_names, message_members, profile_types
 from engine.formats.workspace_offers import offer
@@ -31,6 +33,7 @@ from engine.formats.workspace_places import Places
 from engine.formats.workspace_rules import rule
 from engine.formats.workspace_sections import SETTINGS_FILE, Sections, is_rule_file, sections
 from engine.formats.workspace_settings import settings, with_computed
+from engine.formats.workspace_trials import tries
 from engine.formats.workspace_trips import trips
 
 __all__ = ["MODELS_PREFIX", "Loaded", "load", "read_folder", "revision_of", "workspaces_below"]
@@ -96,16 +99,110 @@ def revision_of(rules: Mapping[str, bytes], models: Mapping[str, bytes]) -> str:
     return digest.hexdigest()[:_REVISION_DIGITS]
 
 
-def load(rules: Mapping[str, bytes], models: Mapping[str, bytes] | None = None) -> Loaded:
+class _Ground(msgspec.Struct, frozen=True, eq=False):
+    """What rules and offers stand on: settings, places, models, audiences, and every name."""
+
+    workspace: Workspace
+    declared: Declared
+    models: Mapping[str, ModelCard]
+    audiences: tuple[Audience, ...]
+
+
+def load(
+    rules: Mapping[str, bytes], models: Mapping[str, bytes] | None = None, memory: Memory | None = None
+) -> Loaded:
     """The rule set of a workspace's files, or every problem of them at once. Never raises.
 
-    `rules` and `models` are the two folders' files by their POSIX path in the folder.
+    `rules` and `models` are the two folders' files by their POSIX path in the folder. With `memory`,
+    what did not change since it was last given is taken over.
     """
     models = models or {}
+    memory = memory or Memory()
+    memory.begin()
     problems: list[Problem] = []
-    said = sections(rules, problems)
-    workspace = settings(said.settings, problems)
+    said = sections(rules, problems, memory)
+    ground = memory.part(
+        "ground", _stands_on(said, rules, models), problems, lambda own: _ground(said, rules, models, own)
+    )
+    workspace, declared = ground.workspace, ground.declared
 
+    zone = ZoneInfo(workspace.timezone)
+    members = message_members(declared)
+    offers: dict[str, Offer] = {}
+    for word, entry in said.offers.items():
+        make = partial(offer, entry, declared=declared, members=members, zone=zone)
+        catalogued = memory.part(("offer", word), (entry, ground), problems, make)
+        if catalogued is not None:
+            offers[word] = catalogued
+    actions = {
+        word: done
+        for word, entry in said.actions.items()
+        if (done := action(entry, problems, declared, members)) is not None
+    }
+    plans = trips(said.trips, problems, declared)
+    made: dict[str, Rule] = {}
+    for word, entry in said.rules.items():
+        catalogue = offers if tries(entry) else None
+        ruling = partial(rule, entry, declared=declared, zone=zone, catalogue=offers)
+        ruled = memory.part(("rule", word), (entry, ground, catalogue), problems, ruling)
+        if ruled is not None:
+            made[word] = ruled
+
+    if workspace.labels:
+        workspace = msgspec.structs.replace(workspace, readers=readers(workspace))
+        of = uses(workspace, ground.audiences, ground.models)
+        for word, catalogued in (*offers.items(), *actions.items()):
+            check_offer(said.offers.get(word) or said.actions[word], catalogued, of, problems)
+        for word, ruled in made.items():
+            check_rule(said.rules[word], ruled, offers | actions, of, problems)
+
+    revision = revision_of(rules, models)
+    sources = {**rules, **{MODELS_PREFIX + name: data for name, data in models.items()}}
+    found_problems = in_order(problems)
+    rule_set = None
+    if not any(problem.severity == "error" for problem in found_problems):
+        rule_set = filed(
+            revision,
+            workspace,
+            declared.fences,
+            offers,
+            actions,
+            made,
+            ground.models,
+            ground.audiences,
+            plans,
+        )
+        said_of_weather = any(b"weather" in data for name, data in sources.items() if is_rule_file(name))
+        rule_set = msgspec.structs.replace(rule_set, reads_weather=said_of_weather)
+    return Loaded(
+        rule_set=rule_set,
+        models=ground.models,
+        problems=found_problems,
+        revision=revision,
+        sources=sources,
+        said=said,
+    )
+
+
+def _stands_on(said: Sections, rules: Mapping[str, bytes], models: Mapping[str, bytes]) -> object:
+    """All that `_ground` reads."""
+    return (
+        said.settings,
+        said.geofences,
+        said.audiences,
+        said.trips,
+        tuple(said.offers),
+        tuple(said.actions),
+        said.complete,
+        {name: data for name, data in rules.items() if not is_rule_file(name)},
+        models,
+    )
+
+
+def _ground(
+    said: Sections, rules: Mapping[str, bytes], models: Mapping[str, bytes], problems: list[Problem]
+) -> _Ground:
+    workspace = settings(said.settings, problems)
     places = Places(rules, problems, workspace.timezone)
     for entry in said.geofences:
         places.add(entry)
@@ -134,57 +231,7 @@ def load(rules: Mapping[str, bytes], models: Mapping[str, bytes] | None = None) 
     )
     known = _models(cards, models, problems, declared)
     peopled = audiences(said.audiences, problems, declared, workspace, known, said.settings)
-
-    zone = ZoneInfo(workspace.timezone)
-    members = message_members(declared)
-    offers = {
-        word: catalogued
-        for word, entry in said.offers.items()
-        if (catalogued := offer(entry, problems, declared, members, zone)) is not None
-    }
-    actions = {
-        word: done
-        for word, entry in said.actions.items()
-        if (done := action(entry, problems, declared, members)) is not None
-    }
-    plans = trips(said.trips, problems, declared)
-    made = {
-        word: ruled
-        for word, entry in said.rules.items()
-        if (ruled := rule(entry, problems, declared, zone, offers)) is not None
-    }
-
-    if workspace.labels:
-        workspace = msgspec.structs.replace(workspace, readers=readers(workspace))
-        of = uses(workspace, peopled, known)
-        for word, catalogued in (*offers.items(), *actions.items()):
-            check_offer(said.offers.get(word) or said.actions[word], catalogued, of, problems)
-        for word, ruled in made.items():
-            check_rule(said.rules[word], ruled, offers | actions, of, problems)
-
-    revision = revision_of(rules, models)
-    sources = {**rules, **{MODELS_PREFIX + name: data for name, data in models.items()}}
-    found_problems = in_order(problems)
-    if any(problem.severity == "error" for problem in found_problems):
-        return Loaded(
-            rule_set=None,
-            models=known,
-            problems=found_problems,
-            revision=revision,
-            sources=sources,
-            said=said,
-        )
-    rule_set = filed(revision, workspace, places.fences, offers, actions, made, known, peopled, plans)
-    said_of_weather = any(b"weather" in data for name, data in sources.items() if is_rule_file(name))
-    rule_set = msgspec.structs.replace(rule_set, reads_weather=said_of_weather)
-    return Loaded(
-        rule_set=rule_set,
-        models=known,
-        problems=found_problems,
-        revision=revision,
-        sources=sources,
-        said=said,
-    )
+    return _Ground(workspace, declared, known, peopled)
 
 
 def _names_below(tagged: Iterable[frozenset[str]], places: Places) -> Mapping[frozenset[str], Names]:

@@ -8,8 +8,9 @@ from typing import Final
 
 import msgspec
 
-from engine.formats.located_yaml import Entry, MapNode, Scalar, read
+from engine.formats.located_yaml import Entry, MapNode, Scalar
 from engine.formats.problems import Problem, did_you_mean
+from engine.formats.workspace_memory import Memory
 from engine.formats.workspace_settings import FIELDS, LATER_FIELDS
 from engine.formats.workspace_values import not_yet, shown
 
@@ -43,8 +44,8 @@ def is_rule_file(file: str) -> bool:
     return ordinary and path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
 
 
-def sections(files: Mapping[str, bytes], problems: list[Problem]) -> Sections:
-    """Reads every rule file."""
+def sections(files: Mapping[str, bytes], problems: list[Problem], memory: Memory) -> Sections:
+    """Reads every rule file that `memory` does not know."""
     settings: dict[str, Entry] = {}
     geofences: list[Entry] = []
     named: dict[str, dict[str, Entry]] = {
@@ -56,7 +57,7 @@ def sections(files: Mapping[str, bytes], problems: list[Problem]) -> Sections:
     }
     complete = True
     for file in sorted(filter(is_rule_file, files)):
-        root = read(file, files[file], problems)
+        root = memory.file(file, files[file], problems)
         if not isinstance(root, MapNode):
             if root is not None:
                 problems.append(root.problem(f"expected sections such as rules:, found {shown(root)}"))

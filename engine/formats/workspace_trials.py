@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 
 from engine.domain.offers.rules import Offer, Variant
-from engine.formats.located_yaml import AnyNode, MapNode, Scalar
+from engine.formats.located_yaml import AnyNode, Entry, MapNode, Scalar
 from engine.formats.workspace_messages import messages
 from engine.formats.workspace_names import Declared, message_members
 from engine.formats.workspace_values import Problems, fields, name, share, shown, unresolved
@@ -21,6 +21,11 @@ class Trial(msgspec.Struct, frozen=True):
     experiment: str | None = None
     holdout: float = 0.0
     variants: tuple[Variant, ...] = ()
+
+
+def tries(entry: Entry) -> bool:
+    """Whether a rule has variants, which are read together with the offers that they are of."""
+    return isinstance(entry.node, MapNode) and "variants" in entry.node.entries
 
 
 def trial(

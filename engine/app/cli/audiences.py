@@ -19,7 +19,8 @@ from rich.table import Table
 from engine.adapters.postgres import audiences as stored
 from engine.adapters.postgres.migrations import migrate
 from engine.adapters.postgres.store import StoreError, connect
-from engine.app.cli.environment import DATABASE_FAULTS, database, fail, read_settings
+from engine.app.cli.database import DATABASE_FAULTS, database
+from engine.app.cli.environment import fail, read_settings
 
 LONGEST_DAYS = 3_650
 _json = msgspec.json.Encoder().encode

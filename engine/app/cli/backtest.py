@@ -24,7 +24,8 @@ from engine.app.backtest import Trial
 from engine.app.backtest_report import page, print_report
 from engine.app.backtest_workers import Result, Work, WorkerLost, run, workers_for
 from engine.app.cli.check import check_folders, models_of, print_problems
-from engine.app.cli.environment import DATABASE_FAULTS, database, errors, fail, read_settings, write_file
+from engine.app.cli.database import DATABASE_FAULTS, database
+from engine.app.cli.environment import errors, fail, read_settings, write_file
 from engine.app.cli.rulings import Rulings
 from engine.app.ruling import Ruling
 from engine.app.settings import Settings

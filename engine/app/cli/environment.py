@@ -1,29 +1,16 @@
-"""What commands take from their surroundings: settings, a database, and a way to say what is wrong."""
+"""What commands take from their surroundings: settings, and a way to say what is wrong."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
-import asyncpg
 from rich.console import Console
 
-from engine.adapters.postgres.embedded import EmbeddedPostgresError, start
-from engine.adapters.postgres.migrations import MigrationError, migrate
-from engine.adapters.postgres.store import Store, StoreError, connect
 from engine.app.settings import Settings, SettingsError, from_environment
 
-T = TypeVar("T")
-
 errors = Console(stderr=True)
-
-DATABASE_FAULTS = (MigrationError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError)
-"""What a database does to a command that wants to use it."""
 
 
 def fail(message: str, code: int) -> None:
@@ -47,40 +34,3 @@ def write_file(file: Path, content: bytes) -> None:
         file.write_bytes(content)
     except OSError as fault:
         fail(f"{file}: {fault.strerror}", 2)
-
-
-def with_store(work: Callable[[Store], Awaitable[T]]) -> T:
-    """What comes of `work` on the database, its schema up to date. Ends with exit code 1 where the
-    database is away."""
-
-    async def run(dsn: str) -> T:
-        await migrate(dsn)
-        store = await connect(dsn, size=4)
-        try:
-            return await work(store)
-        finally:
-            await store.close()
-
-    with database(read_settings()) as dsn:
-        try:
-            return asyncio.run(run(dsn))
-        except (*DATABASE_FAULTS, StoreError) as fault:
-            fail(f"the database: {fault}", 1)
-            raise
-
-
-@contextmanager
-def database(settings: Settings) -> Iterator[str]:
-    """The DSN of the database: the given one, or the embedded server's, which runs meanwhile."""
-    if settings.database_url is not None:
-        yield settings.database_url
-        return
-    try:
-        server = start(Path(settings.data))
-    except EmbeddedPostgresError as fault:
-        fail(str(fault), 1)
-        raise
-    try:
-        yield server.dsn
-    finally:
-        server.stop()

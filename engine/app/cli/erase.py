@@ -18,7 +18,8 @@ from engine.adapters.postgres.migrations import migrate
 from engine.adapters.postgres.rights import Receipt
 from engine.adapters.postgres.store import Store, StoreError, connect
 from engine.app import rights
-from engine.app.cli.environment import DATABASE_FAULTS, database, fail, read_settings
+from engine.app.cli.database import DATABASE_FAULTS, database
+from engine.app.cli.environment import fail, read_settings
 from engine.app.cli.people import named
 from engine.domain.people.profiles import IdentityKey
 

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from engine.app import profile_reading
 from engine.app.advice import advice
-from engine.app.cli.environment import fail, with_store
+from engine.app.cli.database import with_store
+from engine.app.cli.environment import fail
 from engine.app.reasons import sentence, shown
 from engine.domain.offers.decisions import Decision, Judged
 

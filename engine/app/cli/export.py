@@ -17,7 +17,8 @@ from engine.adapters.postgres.migrations import migrate
 from engine.adapters.postgres.rights import hash_of
 from engine.adapters.postgres.store import StoreError, connect
 from engine.app import rights
-from engine.app.cli.environment import DATABASE_FAULTS, database, fail, read_settings, write_file
+from engine.app.cli.database import DATABASE_FAULTS, database
+from engine.app.cli.environment import fail, read_settings, write_file
 from engine.app.cli.people import named
 from engine.app.export_page import page
 from engine.domain.people.profiles import IdentityKey

@@ -18,7 +18,8 @@ from engine.adapters.postgres.graph import Graph, graph
 from engine.adapters.postgres.migrations import migrate
 from engine.adapters.postgres.rights import hash_of
 from engine.adapters.postgres.store import StoreError, connect
-from engine.app.cli.environment import DATABASE_FAULTS, database, fail, read_settings
+from engine.app.cli.database import DATABASE_FAULTS, database
+from engine.app.cli.environment import fail, read_settings
 from engine.app.cli.workspace import workspace
 from engine.app.identity_picture import picture
 from engine.app.splitting import NotSplit, Split, split

@@ -17,7 +17,8 @@ from engine.adapters.postgres import imports
 from engine.adapters.postgres.imports import Progress as Done
 from engine.adapters.postgres.migrations import migrate
 from engine.adapters.postgres.store import StoreError
-from engine.app.cli.environment import DATABASE_FAULTS, database, errors, fail, read_settings
+from engine.app.cli.database import DATABASE_FAULTS, database
+from engine.app.cli.environment import errors, fail, read_settings
 from engine.app.cli.import_geofences import bring_geofences
 from engine.app.cli.workspace import workspace
 from engine.app.import_lane import own_lane

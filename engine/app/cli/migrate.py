@@ -8,7 +8,8 @@ import sys
 import msgspec
 
 from engine.adapters.postgres.migrations import migrate as apply
-from engine.app.cli.environment import DATABASE_FAULTS, database, fail, read_settings
+from engine.app.cli.database import DATABASE_FAULTS, database
+from engine.app.cli.environment import fail, read_settings
 
 
 def migrate(*, json: bool = False) -> int:

@@ -15,7 +15,8 @@ from engine.adapters.postgres.pauses import Pauses
 from engine.adapters.postgres.revisions import Revisions
 from engine.adapters.postgres.store import Store
 from engine.app import rulesets
-from engine.app.cli.environment import errors, fail, with_store
+from engine.app.cli.database import with_store
+from engine.app.cli.environment import errors, fail
 from engine.app.stops import Stop, unknown
 from engine.domain.offers.pauses import Pause
 

@@ -14,7 +14,8 @@ from engine.adapters.postgres import audit
 from engine.adapters.postgres.migrations import migrate
 from engine.adapters.postgres.store import StoreError, connect
 from engine.app.cli.check import check_folders, print_problems
-from engine.app.cli.environment import DATABASE_FAULTS, database, errors, fail, read_settings
+from engine.app.cli.database import DATABASE_FAULTS, database
+from engine.app.cli.environment import errors, fail, read_settings
 from engine.app.processing_report import markdown, processing
 
 _json = msgspec.json.Encoder().encode

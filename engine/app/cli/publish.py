@@ -15,7 +15,8 @@ from rich.table import Table
 from engine.adapters.postgres.revisions import Publication, Revisions
 from engine.adapters.postgres.store import Store
 from engine.app.cli.check import check_folders, models_of, print_problems
-from engine.app.cli.environment import errors, fail, with_store
+from engine.app.cli.database import with_store
+from engine.app.cli.environment import errors, fail
 
 HISTORY = 50
 

@@ -14,7 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
 from engine.adapters.postgres.store import Store
-from engine.app.cli.environment import errors, with_store
+from engine.app.cli.database import with_store
+from engine.app.cli.environment import errors
 from engine.app.cli.why_not import known_rule, standing
 from engine.domain.offers.decisions import ORDER, Decision, Outcome
 from engine.domain.people.profiles import decode_profile

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from engine.adapters.postgres.pauses import Pauses
 from engine.adapters.postgres.store import Store
-from engine.app.cli.environment import fail, with_store
+from engine.app.cli.database import with_store
+from engine.app.cli.environment import fail
 from engine.app.cli.pause import said
 from engine.domain.offers.pauses import Pause
 

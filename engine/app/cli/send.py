@@ -16,7 +16,8 @@ from rich.console import Console
 from engine.adapters.postgres.outbox import Outbox, Push, Send
 from engine.adapters.postgres.store import Store
 from engine.app import profile_reading
-from engine.app.cli.environment import errors, fail, with_store
+from engine.app.cli.database import with_store
+from engine.app.cli.environment import errors, fail
 from engine.app.cli.why_not import known_rule, standing
 from engine.app.rendering import render_push
 from engine.app.unit_rows import PROVIDERS

@@ -23,7 +23,8 @@ from prometheus_client.multiprocess import mark_process_dead
 from engine.adapters.fcm import CredentialsProblem
 from engine.adapters.postgres.migrations import migrate
 from engine.app import logs, server
-from engine.app.cli.environment import DATABASE_FAULTS, database, fail, read_settings
+from engine.app.cli.database import DATABASE_FAULTS, database
+from engine.app.cli.environment import fail, read_settings
 from engine.app.cli.workspace import folders, published
 from engine.app.engine import Engine
 from engine.app.rulesets import Checked

@@ -16,7 +16,8 @@ from engine.adapters.postgres import audit
 from engine.adapters.postgres import tokens as stored
 from engine.adapters.postgres.migrations import migrate
 from engine.adapters.postgres.store import StoreError, connect
-from engine.app.cli.environment import DATABASE_FAULTS, database, fail, read_settings
+from engine.app.cli.database import DATABASE_FAULTS, database
+from engine.app.cli.environment import fail, read_settings
 
 _json = msgspec.json.Encoder().encode
 _COMMAND = "command"

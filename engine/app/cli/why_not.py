@@ -14,7 +14,8 @@ from engine.adapters.postgres.pauses import Pauses
 from engine.adapters.postgres.revisions import Revisions
 from engine.adapters.postgres.store import Store
 from engine.app import profile_reading
-from engine.app.cli.environment import fail, read_settings, with_store
+from engine.app.cli.database import with_store
+from engine.app.cli.environment import fail, read_settings
 from engine.app.cli.explain import told_of
 from engine.app.cli.rulings import Rulings
 from engine.app.hypothesis import Hypothesis

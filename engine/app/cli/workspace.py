@@ -11,7 +11,8 @@ from engine.adapters.postgres.revisions import Revisions
 from engine.adapters.postgres.store import StoreError, connect
 from engine.app import rulesets
 from engine.app.cli.check import check_folders, print_problems
-from engine.app.cli.environment import DATABASE_FAULTS, errors, fail
+from engine.app.cli.database import DATABASE_FAULTS
+from engine.app.cli.environment import errors, fail
 from engine.app.reloading import from_database
 from engine.app.rulesets import Checked, Files
 from engine.app.ruling import Ruling
