@@ -22,6 +22,7 @@ from engine.adapters.postgres.embedded import EmbeddedPostgresError
 from loadtest import approach as approaches
 from loadtest import core, scenarios
 from loadtest import history as histories
+from loadtest import imports as importing
 from loadtest import match as matching
 from loadtest import regions as watched
 from loadtest.results import LoadtestError
@@ -131,6 +132,16 @@ def history(
         print(msgspec.json.encode(report).decode())
         return
     Console().print(histories.table(report))
+
+
+@app.command
+def imports(*, json: Json = False) -> None:
+    """Bring the CDNOW purchases in by the command, and tell what that costs the engine and PostgreSQL."""
+    report = importing.measure()
+    if json:
+        print(msgspec.json.encode(report).decode())
+        return
+    Console().print(importing.table(report))
 
 
 @app.command

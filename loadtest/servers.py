@@ -161,6 +161,17 @@ def cpu_seconds(pids: Sequence[int]) -> float:
     return ticks / _TICKS_PER_SECOND
 
 
+def family_cpu_seconds(pid: int) -> float:
+    """What a process and its children have used so far, those that have ended and been waited for
+    included; 0 without /proc."""
+    ticks, living = 0, [pid]
+    with suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        ticks = int(fields[13]) + int(fields[14])
+        living += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+    return cpu_seconds(living) + ticks / _TICKS_PER_SECOND
+
+
 def machine_cpu_seconds() -> float:
     """What everything on this machine has used so far; 0 without /proc."""
     with suppress(OSError):

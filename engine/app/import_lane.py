@@ -7,6 +7,7 @@ import gc
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from math import inf
 
 import msgspec
 
@@ -41,6 +42,7 @@ async def own_lane(dsn: str, ruling: Ruling) -> AsyncIterator[OwnLane]:
         secret=await store.secret(secrets.token_bytes(32)),
         providers=frozenset(),
         take_sends=lambda sends, leased_at: None,
+        budget_seconds=inf,  # nobody waits for an answer, and what is left over is loaded again
     )
     lane = Lane(pipeline)
     turning = asyncio.create_task(lane.run())

@@ -112,7 +112,7 @@ class Import:
     async def _queue(self, events: Sequence[tuple[Event, Any]]) -> Reply:
         reply = Reply(len(events))
         pending = [
-            Pending(event=event, reply=reply, keys=keys, position=position)
+            Pending(event=event, reply=reply, keys=keys, position=position, ordered=False)
             for position, (event, keys) in enumerate(events)
         ]
         while True:

@@ -126,7 +126,7 @@ class Lane:
         """What an event names, the profiles that this belongs to as far as is known, and its request,
         whose events keep their order."""
         keys = identity.lookups(pending.event, pending.keys)
-        concerned: set[object] = {pending.reply, *keys}
+        concerned: set[object] = {pending.reply, *keys} if pending.ordered else {*keys}
         for key in keys:
             if (owner := self._pipeline.owner(key)) is not None:
                 concerned.add(owner)

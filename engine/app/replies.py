@@ -81,7 +81,8 @@ class Reply:
 class Pending(msgspec.Struct, kw_only=True):
     """An event that waits to be decided.
 
-    `newest` is the request's newest fix where that is not the event's own, `slots` what the app that
+    `ordered`: it keeps its place among its request's events, also those of other people. `newest` is the
+    request's newest fix where that is not the event's own, `slots` what the app that
     sent it has room for, `timer` the row (bucket,
     profile, id, due) that the event comes from. `recount` is what to take into the profile first, and
     `recounted` whether it still fitted. `losses` counts the
@@ -95,6 +96,7 @@ class Pending(msgspec.Struct, kw_only=True):
     reply: Reply
     keys: tuple[IdentityKey, ...]
     position: int = 0
+    ordered: bool = True
     newest: Location | None = None
     slots: Slots = NO_SLOTS
     timer: tuple[int, str, str, datetime] | None = None

@@ -72,6 +72,7 @@ class Pipeline:
         take_sends: Callable[[Sequence[Send], float], None],
         weather: Weather | None = None,
         merged: Callable[[], None] = lambda: None,
+        budget_seconds: float = DECIDE_BUDGET_SECONDS,
     ) -> None:
         self.store = store
         self._cache = cache
@@ -82,6 +83,7 @@ class Pipeline:
         self._take_sends = take_sends
         self._weather = weather
         self._merged = merged
+        self._budget_seconds = budget_seconds
         self._contended: dict[str, float] = {}
 
     @property
@@ -184,7 +186,7 @@ class Pipeline:
                 is_kept=is_kept,
                 weather=self._weather,
             )
-            decide_units(units, ruling, turn, time.perf_counter() + DECIDE_BUDGET_SECONDS)
+            decide_units(units, ruling, turn, time.perf_counter() + self._budget_seconds)
             decided = time.perf_counter()
             leased_at = time.monotonic()
             lost = await self._commit(units, session)
