@@ -106,7 +106,7 @@ def approach(*, json: Json = False) -> None:
 
 @app.command
 def match(*, million: bool = False, json: Json = False) -> None:
-    """Time the geofence match alone, beside shapely's index.
+    """Time the geofence match alone, beside shapely's index and, where it is installed, PostGIS.
 
     Parameters
     ----------

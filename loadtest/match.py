@@ -1,4 +1,4 @@
-"""The geofence match alone: the engine's index beside shapely's, on the same points and shapes."""
+"""The geofence match alone: the engine's index, shapely's and PostGIS, on the same points and shapes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from rich.table import Table
 from engine.domain.places.fence_index import Fence, FenceIndex, build, index_of
 from engine.domain.places.packed_fences import pack
 from engine.domain.places.shapes import Circle, Polygon
-from loadtest import city
+from loadtest import city, match_postgis
+from loadtest.match_postgis import Postgis
 
 POINTS: Final = 20_000
 REPEATS: Final = 5
@@ -38,7 +39,8 @@ Points = Sequence[tuple[float, float]]
 class Match(msgspec.Struct, frozen=True, kw_only=True):
     """Finding the fences around one point, in microseconds of processor time: where others were
     before, and for the `first` time in each place. `strtree_microseconds` is shapely's index on the
-    same points and shapes, a circle as a polygon of 64 corners, asked point by point."""
+    same points and shapes, a circle as a polygon of 64 corners, asked point by point; so are those of
+    `postgis`, None where it is not installed."""
 
     shapes: str
     fences: int
@@ -48,6 +50,7 @@ class Match(msgspec.Struct, frozen=True, kw_only=True):
     ratio: float
     found: int
     strtree_found: int
+    postgis: Postgis | None
 
 
 class Built(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,7 +129,7 @@ def city_points(chance: random.Random) -> Points:
 
 
 def match(name: str, index: FenceIndex, geometries: NDArray[np.object_], points: Points) -> Match:
-    """Both indexes, each asked for every point."""
+    """All indexes, each asked for every point."""
     tree = shapely.STRtree(geometries)
     spots = [shapely.Point(longitude, latitude) for latitude, longitude in points]
     shapely.prepare(tree.geometries)
@@ -151,6 +154,7 @@ def match(name: str, index: FenceIndex, geometries: NDArray[np.object_], points:
         ratio=strtree / engine,
         found=found,
         strtree_found=strtree_found,
+        postgis=match_postgis.measure(geometries, points),
     )
 
 
@@ -225,9 +229,17 @@ def _best(work: Callable[[], int]) -> tuple[float, int]:
 
 def table(report: MatchReport) -> Table:
     """Microseconds, and the ratio to shapely's index."""
+    missing = "not installed"
     grid = Table(title="geofences around a point, one thread", title_justify="left")
     grid.add_column("fences")
-    for heading in ("µs", "first time µs", "STRtree µs", "STRtree / engine"):
+    for heading in (
+        "µs",
+        "first time µs",
+        "STRtree µs",
+        "STRtree / engine",
+        "PostGIS batch µs",
+        "PostGIS one by one µs",
+    ):
         grid.add_column(heading, justify="right")
     for one in report.matches:
         grid.add_row(
@@ -236,18 +248,31 @@ def table(report: MatchReport) -> Table:
             f"{one.first_microseconds:.2f}",
             f"{one.strtree_microseconds:.2f}",
             f"{one.ratio:.1f}",
+            f"{one.postgis.batch_microseconds:.1f}" if one.postgis is not None else missing,
+            f"{one.postgis.singly_microseconds:.0f}" if one.postgis is not None else missing,
         )
     return grid
 
 
 def notes(report: MatchReport) -> str:
     """What was found, and what the index takes."""
-    found = "; ".join(f"{m.found:,} / {m.strtree_found:,} {m.shapes}" for m in report.matches)
-    lines = [f"Found by engine / STRtree around {POINTS:,} points: {found}."]
+    found = "; ".join(
+        f"{m.found:,} / {m.strtree_found:,}{f' / {m.postgis.found:,}' if m.postgis else ''} {m.shapes}"
+        for m in report.matches
+    )
+    lines = [f"Found by engine / STRtree / PostGIS around {POINTS:,} points: {found}."]
+    if (peer := report.matches[0].postgis) is not None:
+        lines.append(
+            f"PostGIS {peer.version} on PostgreSQL 15, geometries with a GiST index: its own processor time, "
+            f"of {peer.points:,} points in one query, and of {peer.singly:,} one by one, each with its "
+            f"answer after {peer.singly_wall_microseconds:.0f} µs."
+        )
+    else:
+        lines.append("PostGIS: apt-get install postgresql-15-postgis-3, to have it beside.")
     if report.built is not None:
         b = report.built
         lines.append(
-            f"Built in another process in {b.build_seconds:.0f} s "
+            f"Built in another process in {b.build_seconds:.0f} s of wall time "
             f"({b.processor_seconds:.0f} s of processor time), "
             f"handed over in {b.hand_over_seconds:.1f} s: "
             f"arrays {b.arrays_megabytes:,.0f} MB, ids {b.ids_megabytes:,.0f} MB, "
