@@ -24,6 +24,7 @@ from loadtest import core, scenarios
 from loadtest import history as histories
 from loadtest import imports as importing
 from loadtest import match as matching
+from loadtest import match_workspace as workspaces
 from loadtest import regions as watched
 from loadtest.results import LoadtestError
 from loadtest.table import notes, table
@@ -105,14 +106,28 @@ def approach(*, json: Json = False) -> None:
 
 
 @app.command
-def match(*, million: bool = False, json: Json = False) -> None:
+def match(
+    *,
+    million: bool = False,
+    workspace: Annotated[int | None, Parameter(validator=Number(gte=1, lte=1_000_000))] = None,
+    json: Json = False,
+) -> None:
     """Time the geofence match alone, beside shapely's index and, where it is installed, PostGIS.
 
     Parameters
     ----------
     million
-        A million fences over the world, built in another process; takes some minutes and 3 GB.
+        A million fences over the world, built in another process; takes some minutes and 4 GB.
+    workspace
+        So many imported circles: what `viewfinder import geofences`, `check` and `serve` take.
     """
+    if workspace is not None:
+        took = workspaces.measure(workspace, lambda what: errors.print(f"{what} …"))
+        if json:
+            print(msgspec.json.encode(took).decode())
+        else:
+            Console().print(workspaces.table(took))
+        return
     report = matching.measure_world() if million else matching.measure_city()
     if json:
         print(msgspec.json.encode(report).decode())

@@ -107,12 +107,12 @@ def measure_world() -> MatchReport:
         ids_megabytes=index.ids_nbytes() / 1e6,
         fences_megabytes=(len(index.fences.data) + index.fences.starts.nbytes) / 1e6,
     )
-    points = [(p.latitude, p.longitude) for p in _world(random.Random(306), POINTS)]
+    points = [(p.latitude, p.longitude) for p in world(random.Random(306), POINTS)]
     # One at a time: the corners as Python's numbers would take ten gigabytes.
     geometries = np.array(
         [
             _geometry(_corners(place, CIRCLE_CORNERS if number % 10 else POLYGON_CORNERS))
-            for number, place in enumerate(_world(random.Random(7), MILLION))
+            for number, place in enumerate(world(random.Random(7), MILLION))
         ]
     )
     return MatchReport(matches=(match("all over the world", index, geometries, points),), built=built)
@@ -166,7 +166,7 @@ def _built(shapes: Sequence[Circle | Polygon]) -> FenceIndex:
     return build(Fence(str(number), shape) for number, shape in enumerate(shapes))
 
 
-def _world(chance: random.Random, count: int) -> Iterator[city.Place]:
+def world(chance: random.Random, count: int) -> Iterator[city.Place]:
     """Places in towns: the same towns whatever the generator, between the polar circles."""
     towns = random.Random(5)
     middles = [
@@ -202,7 +202,7 @@ def _build_world(target: Path) -> None:
             if number % round(1 / POLYGON_SHARE)
             else _corners(place, POLYGON_CORNERS),
         )
-        for number, place in enumerate(_world(random.Random(7), MILLION))
+        for number, place in enumerate(world(random.Random(7), MILLION))
     )
     started, spent = time.perf_counter(), time.process_time()
     index = index_of(fences)

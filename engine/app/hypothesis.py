@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from itertools import islice
 
 import msgspec
 
@@ -15,10 +16,12 @@ from engine.domain.observation import Observation, Trigger
 from engine.domain.offers import caps
 from engine.domain.offers.decisions import Decision
 from engine.domain.offers.eligibility import Candidate
-from engine.domain.offers.patterns import TriggerKind
+from engine.domain.offers.patterns import TriggerKey, TriggerKind
+from engine.domain.offers.rules import Rule
 from engine.domain.people.events import Event, Kind
 from engine.domain.people.profiles import Profile
 
+_MOST_TRIGGERS = 1_000
 _KINDS = {TriggerKind.PAGE: Kind.PAGE, TriggerKind.SCREEN: Kind.SCREEN}
 
 
@@ -28,11 +31,7 @@ class Hypothesis:
     def __init__(self, ruling: Ruling, rule_id: str) -> None:
         rules = ruling.rules
         self.rule = rules.rules[rule_id]
-        self.triggers = sorted(
-            key
-            for key, found in rules.by_trigger.items()
-            if key[0] is not TriggerKind.DEFERRED and any(one.id == rule_id for one in found)
-        )
+        self.triggers = _triggers(self.rule)
         self.kind, self.name = self.triggers[0] if self.triggers else (TriggerKind.EVENT, "")
         alone = {(self.kind, self.name): (self.rule,)}
         self._ruling = Ruling(msgspec.structs.replace(rules, by_trigger=alone), ruling.models)
@@ -83,3 +82,12 @@ class Hypothesis:
             )
         trigger = Trigger(self.kind, self.name, now, rules.fences.get(self.name))
         return Observation(profile=profile, event=event, triggers=(trigger,), past=profile.past)
+
+
+def _triggers(rule: Rule) -> list[TriggerKey]:
+    """What sets the rule off, by name; of very many places the first ones."""
+    if rule.when.wait is not None:
+        return [(TriggerKind.WAIT, rule.id)]
+    if rule.when.schedule is not None:
+        return [(TriggerKind.SCHEDULE, rule.id)]
+    return list(islice(rule.when.triggers, _MOST_TRIGGERS))

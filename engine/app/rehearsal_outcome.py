@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
+from heapq import nsmallest
 
 import msgspec
 
@@ -180,10 +181,11 @@ def offers_of(rule: Rule) -> tuple[str, ...]:
 
 def waits_for(pattern: Pattern) -> str:
     """What sets a rule off, in words: `enter cafe-t5`."""
-    fences = sorted(pattern.fences)
-    more = f" and {len(fences) - _MOST_FENCES} more" if len(fences) > _MOST_FENCES else ""
+    fences = nsmallest(_MOST_FENCES, pattern.fences)
+    others = len(pattern.fences) - len(fences)
+    more = f" and {others:,} more" if others else ""
     last = f", {shown(pattern.wait)} after the last one" if pattern.wait is not None else ""
-    return f"{pattern.kind.value} {pattern.name or ' or '.join(fences[:_MOST_FENCES])}{more}{last}"
+    return f"{pattern.kind.value} {pattern.name or ' or '.join(fences)}{more}{last}"
 
 
 def _candidates(made: _Made, rules: RuleSet) -> tuple[str, ...]:

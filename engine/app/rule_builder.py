@@ -27,6 +27,7 @@ from engine.app.rulesets import Checked, Files, build, load_models
 from engine.app.ruling import Ruling
 from engine.domain.offers.cel_compile import is_compiled, packed, unpacked
 from engine.domain.offers.rules import RuleSet
+from engine.formats.fence_file import SUFFIX
 from engine.formats.problems import Problem, in_order
 from engine.formats.workspace import MODELS_PREFIX
 from engine.formats.workspace_memory import Memory
@@ -34,6 +35,9 @@ from engine.formats.workspace_memory import Memory
 T = TypeVar("T")
 
 BUILD_SECONDS = 120.0
+BYTES_A_SECOND = 250_000
+"""And so many bytes of imported geofences in each second more: a million of them take minutes."""
+MOST_LEARNT_BYTES = 32_000_000
 SWITCH_SECONDS = 0.0005
 """How long the thread that takes a rule set in may keep the loop waiting; Python's own 5 ms would show."""
 
@@ -61,26 +65,31 @@ class Builder:
         Raises:
             BuilderLost: nothing came of it; the next build has a new process.
         """
-        return await self._in_turn(lambda process: _ask(process, files, running))
+        return await self._in_turn(files, lambda process: _ask(process, files, running))
 
     async def learn(self, files: Files) -> None:
-        """Has the process build what is running already, so that it knows all but what changes.
+        """Has the process build what is running already, so that it knows all but what changes. Very many
+        geofences are not built ahead: there is not always memory for them twice.
 
         Raises:
             BuilderLost: as `build`.
         """
-        await self._in_turn(lambda process: _tell(process, files, is_asked=False))
+        if _imported_bytes(files) > MOST_LEARNT_BYTES:
+            self._running()
+            return
+        await self._in_turn(files, lambda process: _tell(process, files, is_asked=False))
 
-    async def _in_turn(self, work: Callable[[subprocess.Popen[bytes]], T]) -> T:
+    async def _in_turn(self, files: Files, work: Callable[[subprocess.Popen[bytes]], T]) -> T:
+        seconds = BUILD_SECONDS + _imported_bytes(files) / BYTES_A_SECOND
         async with self._turn:
             process = self._running()
             try:
-                async with asyncio.timeout(BUILD_SECONDS):
+                async with asyncio.timeout(seconds):
                     return await asyncio.to_thread(work, process)
             except BaseException as fault:
                 _end(process)  # whatever it was: half an answer may be in the pipe
                 if isinstance(fault, TimeoutError):
-                    raise BuilderLost(f"no answer within {BUILD_SECONDS:.0f} s") from fault
+                    raise BuilderLost(f"no answer within {seconds:.0f} s") from fault
                 if isinstance(fault, OSError | EOFError | pickle.UnpicklingError):
                     raise BuilderLost("its process ended") from fault
                 raise
@@ -88,6 +97,10 @@ class Builder:
     def close(self) -> None:
         if self._process is not None:
             _end(self._process)
+
+
+def _imported_bytes(files: Files) -> int:
+    return sum(len(data) for name, data in files.rules.items() if name.endswith(SUFFIX))
 
 
 def _start() -> subprocess.Popen[bytes]:

@@ -12,6 +12,7 @@ import msgspec
 from engine.adapters.onnx_models import VERSION_LENGTH, Model, ModelError, model_of
 from engine.app.ruling import Ruling
 from engine.domain.offers.propensity import ModelCard
+from engine.domain.places.progress import Tell, say_nothing
 from engine.formats.advice import advice
 from engine.formats.problems import Problem, in_order
 from engine.formats.workspace import MODELS_PREFIX, load, read_folder, revision_of
@@ -56,20 +57,22 @@ def read(rules: Path, models: Path) -> Files:
     return Files(read_folder(rules), read_folder(models) if models.is_dir() else {})
 
 
-def check(rules: Path, models: Path, now: datetime | None = None) -> Checked:
+def check(rules: Path, models: Path, now: datetime | None = None, tell: Tell = say_nothing) -> Checked:
     """Reads, checks and compiles a workspace. Everything that is wrong with it is in `problems`; where
-    nothing is, and with `now`, also what is hardly meant.
+    nothing is, and with `now`, also what is hardly meant. `tell` hears how far very many geofences have come.
 
     Raises:
         OSError: one of the folders cannot be read.
     """
-    return build(read(rules, models), now)
+    return build(read(rules, models), now, tell)
 
 
-def build(files: Files, now: datetime | None = None, memory: Memory | None = None) -> Checked:
+def build(
+    files: Files, now: datetime | None = None, tell: Tell = say_nothing, memory: Memory | None = None
+) -> Checked:
     """Checks and compiles the files of a workspace. With `memory`, what did not change since it was last
     given is taken over."""
-    loaded = load(files.rules, files.models, memory)
+    loaded = load(files.rules, files.models, memory, tell)
     predictors, refused = load_models(loaded.models, files)
     problems = [*loaded.problems, *refused]
     ruling = None

@@ -4,14 +4,16 @@ whom nobody addresses. Warnings, for a workspace without errors; none of them st
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 
 import msgspec
 
 from engine.domain.offers.arbitration import expected_value, rank
+from engine.domain.offers.patterns import Pattern, TriggerKey, timed
 from engine.domain.offers.rules import Cap, Offer, Rule, RuleSet, TriggerKind, Window
 from engine.domain.offers.scope import Scope, is_number
+from engine.domain.places.packed_fences import Tagged
 from engine.formats.advice_conditions import condition_advice
 from engine.formats.advice_messages import message_advice
 from engine.formats.advice_phones import phone_advice
@@ -155,18 +157,25 @@ def _outranked(ruled: Iterable[tuple[Entry, Rule]], rules: RuleSet) -> Iterator[
             worth = _constant_worth(offer, rule)
             if worth is not None and _is_open(offer, _OPEN_OFFER) and (offer.prior or 1.0) >= offer.at_least:
                 ranked = rank(rule, worth[0], "", offer.id)
-                for trigger in rule.when.triggers:
+                for trigger in _keys(rule.when):
                     opened.setdefault(trigger, []).append((rule, offer, ranked))
     for entry, rule in ruled:
-        if rule.when.wait is not None or not rule.when.triggers:
+        if rule.when.wait is not None or not (keys := _keys(rule.when)):
             continue
-        first, *others = (opened.get(trigger, ()) for trigger in rule.when.triggers)
+        first, *others = (opened.get(trigger, ()) for trigger in keys)
         for better, offer, ranked in first:
             everywhere = all(any(better is one for one, _, _ in several) for several in others)
             if better is not rule and everywhere and _always_below(rule, better, offer, ranked, rules):
                 message = f'the rule never wins: "{better.id}" is set off whenever it is, and ranks higher'
                 yield entry.key.problem(message, "give it a higher priority, or the other one a condition")
                 break
+
+
+def _keys(pattern: Pattern) -> Collection[TriggerKey]:
+    """The pattern's triggers; of imported places with a tag, which may be very many, one for all."""
+    if isinstance(pattern.fences, Tagged):
+        return ((pattern.kind, timed(f"\n{pattern.fences.tag}", pattern.span)),)
+    return pattern.triggers
 
 
 def _is_open(part: Rule | Offer, fields: frozenset[str]) -> bool:

@@ -8,7 +8,7 @@ file that was changed since is refused, because to examine a million shapes agai
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import BinaryIO, Final
 
 import msgspec
@@ -45,19 +45,27 @@ def write_fences(out: BinaryIO, fences: Iterable[Fence]) -> int:
     return count
 
 
-def read_fences(data: bytes, file: str) -> tuple[Fence, ...] | Problem:
-    """The places of a file, or why it cannot be used."""
-    first, _, rest = data.partition(b"\n")
+def read_fences(data: bytes, file: str) -> Iterator[Fence] | Problem:
+    """The places of a file, one after the other, or why it cannot be used."""
+    end = data.find(b"\n") + 1
+    first = data[:end]
     try:
         head = msgspec.json.decode(first, type=Head)
     except msgspec.DecodeError:
         return Problem(file, 1, 1, "not a file that viewfinder import geofences wrote")
     if head.format != FORMAT:
         return Problem(file, 1, 1, f"written in format {head.format}, which this version does not know")
-    if hashlib.sha256(rest).hexdigest() != head.sha256:
+    if hashlib.sha256(memoryview(data)[end:]).hexdigest() != head.sha256:
         hint = "import the places again: viewfinder import geofences"
         return Problem(file, 1, 1, "the file was changed after its places were examined", hint)
-    return tuple(map(_decode, rest.splitlines()))
+    return _fences(data, end)
+
+
+def _fences(data: bytes, at: int) -> Iterator[Fence]:
+    """Line by line: all lines at once would take as much memory again."""
+    while (end := data.find(b"\n", at)) >= 0:
+        yield _decode(data[at:end])
+        at = end + 1
 
 
 def _first_line(head: Head) -> bytes:

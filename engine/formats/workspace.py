@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,7 @@ import msgspec
 from engine.domain.offers.expressions import Names, Type, Words
 from engine.domain.offers.propensity import ModelCard
 from engine.domain.offers.rules import Audience, Offer, Rule, RuleSet, Workspace
+from engine.domain.places.progress import Tell, say_nothing
 from engine.formats.located_yaml import LARGEST_FILE_BYTES, MapNode, Scalar, read
 from engine.formats.problems import Problem, in_order
 from engine.formats.workspace_actions import action
@@ -29,7 +30,7 @@ from engine.formats.workspace_memory import Memory
 from engine.formats.workspace_models import MODELS_PREFIX, model, name_of
 from engine.formats.workspace_names import Declared, fence_names, message_members, profile_types
 from engine.formats.workspace_offers import offer
-from engine.formats.workspace_places import Places
+from engine.formats.workspace_places import Places, Said
 from engine.formats.workspace_rules import rule
 from engine.formats.workspace_sections import SETTINGS_FILE, Sections, is_rule_file, sections
 from engine.formats.workspace_settings import settings, with_computed
@@ -109,12 +110,16 @@ class _Ground(msgspec.Struct, frozen=True, eq=False):
 
 
 def load(
-    rules: Mapping[str, bytes], models: Mapping[str, bytes] | None = None, memory: Memory | None = None
+    rules: Mapping[str, bytes],
+    models: Mapping[str, bytes] | None = None,
+    memory: Memory | None = None,
+    tell: Tell = say_nothing,
 ) -> Loaded:
     """The rule set of a workspace's files, or every problem of them at once. Never raises.
 
     `rules` and `models` are the two folders' files by their POSIX path in the folder. With `memory`,
-    what did not change since it was last given is taken over.
+    what did not change since it was last given is taken over. `tell` hears how far very many geofences
+    have come.
     """
     models = models or {}
     memory = memory or Memory()
@@ -122,7 +127,10 @@ def load(
     problems: list[Problem] = []
     said = sections(rules, problems, memory)
     ground = memory.part(
-        "ground", _stands_on(said, rules, models), problems, lambda own: _ground(said, rules, models, own)
+        "ground",
+        _stands_on(said, rules, models),
+        problems,
+        lambda own: _ground(said, rules, models, tell, own),
     )
     workspace, declared = ground.workspace, ground.declared
 
@@ -171,6 +179,7 @@ def load(
             ground.models,
             ground.audiences,
             plans,
+            tell,
         )
         said_of_weather = any(b"weather" in data for name, data in sources.items() if is_rule_file(name))
         rule_set = msgspec.structs.replace(rule_set, reads_weather=said_of_weather)
@@ -200,23 +209,28 @@ def _stands_on(said: Sections, rules: Mapping[str, bytes], models: Mapping[str, 
 
 
 def _ground(
-    said: Sections, rules: Mapping[str, bytes], models: Mapping[str, bytes], problems: list[Problem]
+    said: Sections,
+    rules: Mapping[str, bytes],
+    models: Mapping[str, bytes],
+    tell: Tell,
+    problems: list[Problem],
 ) -> _Ground:
     workspace = settings(said.settings, problems)
-    places = Places(rules, problems, workspace.timezone)
+    places = Places(rules, problems, workspace.timezone, tell)
     for entry in said.geofences:
         places.add(entry)
-    tags = {tag: frozenset(ids) for tag, ids in places.tags.items()}
+    placed = places.read()
     declared = Declared(
         purposes=frozenset(workspace.purposes),
         offers=frozenset(said.offers),
         actions=frozenset(said.actions),
         audiences=frozenset(said.audiences),
         trips=frozenset(said.trips),
-        fences=places.fences,
-        fence_names=frozenset(places.names),
-        tags=tags,
-        below=_names_below(tags.values(), places),
+        fences=placed.fences,
+        fence_names=placed.names,
+        tags=placed.tags,
+        below=_names_below(placed),
+        everywhere=fence_names(placed.sorts),
         complete=said.complete,
         places_complete=places.is_complete,
     )
@@ -234,8 +248,9 @@ def _ground(
     return _Ground(workspace, declared, known, peopled)
 
 
-def _names_below(tagged: Iterable[frozenset[str]], places: Places) -> Mapping[frozenset[str], Names]:
-    return {ids: fence_names(places.fences[i] for i in ids if i in places.fences) for ids in tagged}
+def _names_below(placed: Said) -> Mapping[Set[str], Names]:
+    """What the fences of each tag have between them; several tags may be of the same ones."""
+    return {ids: fence_names(placed.of_tag(tag)) for tag, ids in placed.tags.items()}
 
 
 def _profile(workspace: Workspace, said: Sections) -> Names:

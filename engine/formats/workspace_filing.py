@@ -3,16 +3,15 @@ when a decision is made."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, TypeVar
 
 from engine.domain.offers.caps import longest_window
+from engine.domain.offers.filing import Filed, filed_by_trigger
 from engine.domain.offers.propensity import ModelCard
 from engine.domain.offers.rules import (
     PLACED,
     Audience,
-    Computed,
     Offer,
     Pattern,
     Rule,
@@ -22,16 +21,16 @@ from engine.domain.offers.rules import (
     Workspace,
 )
 from engine.domain.people.outcomes import EXPIRED, OUTCOMES
-from engine.domain.places.fence_index import Fence, FenceIndex, build
+from engine.domain.places.fence_index import Fence, FenceIndex, index_of
 from engine.domain.places.interest import Interest, interest
+from engine.domain.places.packed_fences import Tagged
+from engine.domain.places.progress import Tell, say_nothing
+from engine.domain.places.said_of_places import SaidOfPlaces
 from engine.domain.places.trips import PACE_SECONDS
 from engine.formats.workspace_audiences import read_all
 from engine.formats.workspace_computed import reads_clock
 from engine.formats.workspace_sequences import watched
 from engine.formats.workspace_trips import with_spans
-
-T = TypeVar("T", Rule, Computed, Offer, TripPlan)
-Filed = Mapping[tuple[TriggerKind, str], tuple[T, ...]]
 
 
 def filed(
@@ -44,29 +43,37 @@ def filed(
     models: Mapping[str, ModelCard],
     audiences: tuple[Audience, ...],
     trips: Mapping[str, TripPlan],
+    tell: Tell = say_nothing,
 ) -> RuleSet:
     """The rule set of sound parts."""
     by_name = [rules[word] for word in sorted(rules)]
     remembered = watched(by_name)
+    watched_by_trigger = filed_by_trigger((one.pattern, one) for one in remembered)
     scheduled = tuple(rule for rule in by_name if rule.when.schedule is not None)
-    by_trigger = {
-        **_by_trigger(by_name, lambda rule: rule.when if _is_set_off_at_once(rule.when) else None),
-        **{(TriggerKind.WAIT, rule.id): (rule,) for rule in by_name if rule.when.wait is not None},
-        **{(TriggerKind.DEFERRED, rule.id): (rule,) for rule in by_name},
-        **{(TriggerKind.SCHEDULE, rule.id): (rule,) for rule in scheduled},
-    }
-    waits_by_trigger = _by_trigger(by_name, lambda rule: rule.when if rule.when.wait is not None else None)
-    computed_by_trigger = _by_trigger(workspace.computed, lambda trait: trait.pattern)
+    by_trigger = filed_by_trigger(
+        ((rule.when, rule) for rule in by_name if _is_set_off_at_once(rule.when)),
+        {
+            **{(TriggerKind.WAIT, rule.id): (rule,) for rule in by_name if rule.when.wait is not None},
+            **{(TriggerKind.DEFERRED, rule.id): (rule,) for rule in by_name},
+            **{(TriggerKind.SCHEDULE, rule.id): (rule,) for rule in scheduled},
+        },
+    )
+    waits_by_trigger = filed_by_trigger((rule.when, rule) for rule in by_name if rule.when.wait is not None)
+    computed_by_trigger = filed_by_trigger(
+        (trait.pattern, trait) for trait in workspace.computed if trait.pattern is not None
+    )
     converting = [offer for offer in offers.values() if offer.converts is not None]
-    converts_by_trigger = _by_trigger(converting, lambda offer: offer.converts.pattern)
-    index = build(fences.values())
+    converts_by_trigger = filed_by_trigger(
+        (offer.converts.pattern, offer) for offer in converting if offer.converts is not None
+    )
+    index = index_of(fences, tell=tell)
     patterns = [
         *(rule.when for rule in by_name),
-        *(one.pattern for several in remembered.values() for one in several),
+        *(one.pattern for one in remembered),
         *(trait.pattern for trait in workspace.computed if trait.pattern is not None),
         *(offer.converts.pattern for offer in converting if offer.converts is not None),
     ]
-    named = (by_trigger, waits_by_trigger, remembered, computed_by_trigger)
+    named = (by_trigger, waits_by_trigger, watched_by_trigger, computed_by_trigger)
     told = {name for name in OUTCOMES if any((TriggerKind.EVENT, name) in filed for filed in named)}
     contracts = {purpose.name for purpose in workspace.purposes.values() if purpose.basis == "contract"}
     return RuleSet(
@@ -81,8 +88,8 @@ def filed(
         by_trigger=by_trigger,
         waits_by_trigger=waits_by_trigger,
         scheduled=scheduled,
-        watched_by_trigger=remembered,
-        watched=frozenset(one.key for several in remembered.values() for one in several),
+        watched_by_trigger=watched_by_trigger,
+        watched=frozenset(one.key for one in remembered),
         computed_by_trigger=computed_by_trigger,
         placed=_placed(by_name),
         counts_by_clock=any(map(reads_clock, workspace.computed)),
@@ -101,12 +108,16 @@ def filed(
 
 
 def _placed(rules: Iterable[Rule]) -> Mapping[str, tuple[Rule, ...]]:
-    found: dict[str, list[Rule]] = {}
-    for rule in rules:
-        if rule.when.kind in PLACED:
-            for fence_id in rule.when.fences:
-                found.setdefault(fence_id, []).append(rule)
-    return {fence_id: tuple(several) for fence_id, several in found.items()}
+    placed = [rule for rule in rules if rule.when.kind in PLACED]
+    by_place = SaidOfPlaces(
+        (place, rank, rule) for rank, rule in enumerate(placed) for place in _places_of(rule.when)
+    )
+    is_by_tag = any(isinstance(rule.when.fences, Tagged) for rule in placed)
+    return by_place if is_by_tag else dict(by_place.items())
+
+
+def _places_of(pattern: Pattern) -> Iterable[str | Tagged]:
+    return (pattern.fences,) if isinstance(pattern.fences, Tagged) else pattern.fences
 
 
 def _is_set_off_at_once(pattern: Pattern) -> bool:
@@ -132,35 +143,24 @@ def _ahead(rules: Iterable[Rule]) -> Mapping[str, frozenset[int]]:
 
 def _of_trips(plans: Iterable[TripPlan]) -> Filed[TripPlan]:
     """The plans by the events that begin and end their trips."""
-    found: dict[tuple[TriggerKind, str], dict[str, TripPlan]] = {}
-    for plan in plans:
-        for pattern in (plan.starts, *plan.ends):
-            for trigger in pattern.triggers:
-                found.setdefault(trigger, {})[plan.name] = plan
-    return {trigger: tuple(several.values()) for trigger, several in found.items()}
+    return filed_by_trigger((pattern, plan) for plan in plans for pattern in (plan.starts, *plan.ends))
 
 
 def _stores(fences: Iterable[Fence]) -> Mapping[str, str]:
     """Geofences by their property `store_id`; of two the first by id."""
-    ordered = sorted(fences, key=lambda fence: fence.id, reverse=True)
-    return {
-        str(fence.properties["store_id"]): fence.id for fence in ordered if "store_id" in fence.properties
-    }
+    found: dict[str, str] = {}
+    for fence in fences:
+        if "store_id" in fence.properties:
+            store = str(fence.properties["store_id"])
+            known = found.get(store)
+            found[store] = fence.id if known is None else min(known, fence.id)
+    return found
 
 
 def _interest(index: FenceIndex, patterns: Sequence[Pattern], memory: float) -> Interest:
     """What the patterns ask of presence beyond enter and exit."""
-    spans: dict[TriggerKind, list[tuple[str, timedelta]]] = {}
+    spans: dict[TriggerKind, list[tuple[str | Tagged, timedelta]]] = {}
     for found in patterns:
         if found.span is not None:
-            spans.setdefault(found.kind, []).extend((fence, found.span) for fence in found.fences)
+            spans.setdefault(found.kind, []).extend((place, found.span) for place in _places_of(found))
     return interest(index, spans.get(TriggerKind.DWELL, ()), spans.get(TriggerKind.APPROACH, ()), memory)
-
-
-def _by_trigger(items: Iterable[T], pattern_of: Callable[[Any], Pattern | None]) -> Filed[T]:
-    found: dict[tuple[TriggerKind, str], list[T]] = {}
-    for item in items:
-        pattern = pattern_of(item)
-        for trigger in pattern.triggers if pattern is not None else ():
-            found.setdefault(trigger, []).append(item)
-    return {trigger: tuple(several) for trigger, several in found.items()}

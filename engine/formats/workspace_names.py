@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Final
 
 import msgspec
@@ -18,6 +18,7 @@ from engine.domain.offers.expressions import (
 )
 from engine.domain.offers.rules import Computed, ComputedKind, Render, TraitDeclaration
 from engine.domain.places.fence_index import Fence
+from engine.domain.places.packed_fences import Sort
 from engine.formats.located_scalar import place_in
 from engine.formats.located_yaml import AnyNode, Scalar
 from engine.formats.messages import Members, TemplateError, compile_template
@@ -66,9 +67,10 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     """The names of a workspace that others may use, by what they stand for.
 
     `tags` hold the ids of their fences, and `below` the names below `geofence` for each such set,
-    which rules share. A name is here even where its definition is faulty, so that one mistake is
-    reported once. `complete` is false where a file could not be read, `places_complete` where that
-    was one of geofences: then a name that is not here may well stand there.
+    which rules share; `everywhere` are those of all fences. A name is here even where its definition
+    is faulty, so that one mistake is reported once. `complete` is false where a file could not be
+    read, `places_complete` where that was one of geofences: then a name that is not here may well
+    stand there.
     """
 
     profile: Names = msgspec.field(default_factory=lambda: BUILT_IN)
@@ -79,9 +81,10 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     audiences: frozenset[str] = frozenset()
     trips: frozenset[str] = frozenset()
     fences: Mapping[str, Fence] = {}
-    fence_names: frozenset[str] = frozenset()
-    tags: Mapping[str, frozenset[str]] = {}
-    below: Mapping[frozenset[str], Names] = {}
+    fence_names: Set[str] = frozenset()
+    tags: Mapping[str, Set[str]] = {}
+    below: Mapping[Set[str], Names] = {}
+    everywhere: Names = {}
     complete: bool = True
     places_complete: bool = True
 
@@ -147,12 +150,12 @@ def model_names(declared: Declared) -> Names:
     return dict.fromkeys(declared.models, Type.NUMBER)
 
 
-def fence_names(fences: Iterable[Fence]) -> Names:
+def fence_names(sorts: Iterable[Sort]) -> Names:
     """What some fences have between them below `geofence`."""
     names: dict[str, Type] = {"name": Type.ANY}
-    for fence in fences:
-        names.update(dict.fromkeys(fence.properties, Type.ANY))
-        if fence.opening is not None:
+    for sort in sorts:
+        names.update(dict.fromkeys(sort.words, Type.ANY))
+        if sort.has_hours:
             names["open"] = Type.BOOL
     names["id"] = Type.STRING
     return names
@@ -164,7 +167,7 @@ def message_members(declared: Declared) -> Members:
     return {
         "profile": frozenset(declared.profile),
         "event": frozenset(EVENT),
-        "geofence": frozenset(fence_names(declared.fences.values())) if all_known else None,
+        "geofence": frozenset(declared.everywhere) if all_known else None,
         "weather": None,
         "trip": None,
         "device": frozenset(DEVICE),

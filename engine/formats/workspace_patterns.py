@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Final
 
@@ -11,6 +11,7 @@ import msgspec
 
 from engine.domain.offers.expressions import Expression, Names, Type
 from engine.domain.offers.rules import PLACED, Pattern, TriggerKind
+from engine.domain.places.packed_fences import sort_of
 from engine.domain.places.shapes import Beacon
 from engine.formats.located_yaml import AnyNode, MapNode, Scalar
 from engine.formats.workspace_names import Declared, event_names, expression, fence_names
@@ -143,12 +144,11 @@ def geofence_names(found: Pattern | None, declared: Declared) -> Names | None:
     """The names below `geofence` for a pattern; for one that is faulty those of every fence."""
     if found is not None and found.kind not in PLACED:
         return None
-    ids: Iterable[str] = declared.fences
-    if found is not None and found.fences:
-        if found.fences in declared.below:
-            return declared.below[found.fences]
-        ids = found.fences
-    return fence_names(declared.fences[fence] for fence in ids if fence in declared.fences)
+    if found is None or not found.fences:
+        return declared.everywhere
+    if found.fences in declared.below:
+        return declared.below[found.fences]
+    return fence_names(sort_of(declared.fences[fence]) for fence in found.fences if fence in declared.fences)
 
 
 def _of_name(kind: TriggerKind, node: AnyNode, problems: Problems) -> Pattern | None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping
+from bisect import bisect_right
+from collections.abc import Collection, Iterator, Mapping, Set
+from itertools import chain
 from typing import Any, Final
 
 import msgspec
 
 from engine.domain.places.fence_index import Fence
 from engine.domain.places.opening import Opening
+from engine.domain.places.packed_fences import Packing, Sort, Tagged, sort_of
+from engine.domain.places.progress import Tell, say_nothing
 from engine.domain.places.shapes import Beacon, Shape
 from engine.formats.fence_file import SUFFIX, read_fences
 from engine.formats.fence_rows import identifier
@@ -30,17 +34,55 @@ _STANDS_IN: Final = {
     "width": "a line's width stands in it: {line: {points: …, width: 12}}",
 }
 
+_EVERY: Final = 20_000
+_READ: Final = "geofences read"
+
 Place = tuple[str, int]
 """A file and a line."""
 
 
-class Places:
-    """The geofences read so far, with where each was said: ids are unique over all files."""
+class Said(msgspec.Struct, frozen=True):
+    """All geofences of a workspace, with the ids by tag. `names` has those of faulty ones, too."""
 
-    def __init__(self, files: Mapping[str, bytes], problems: Problems, timezone: str) -> None:
-        self.fences: dict[str, Fence] = {}
-        self.names: set[str] = set()
-        self.tags: dict[str, set[str]] = {}
+    fences: Mapping[str, Fence]
+    names: Set[str]
+    tags: Mapping[str, Set[str]]
+    sorts: tuple[Sort, ...]
+
+    def of_tag(self, tag: str) -> Iterator[Sort]:
+        """The sorts of the fences with a tag."""
+        return (sort for sort in self.sorts if tag in sort.tags)
+
+
+class _Either(Set[str]):
+    """Names in one or the other."""
+
+    def __init__(self, one: Set[str], other: Collection[str]) -> None:
+        self._one, self._other = one, other
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._one or name in self._other
+
+    def __iter__(self) -> Iterator[str]:
+        return chain(self._one, (name for name in self._other if name not in self._one))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+class Places:
+    """The geofences read so far, with where each was said: ids are unique over all files. Those that were
+    imported may be very many, so that they are packed."""
+
+    def __init__(
+        self, files: Mapping[str, bytes], problems: Problems, timezone: str, tell: Tell = say_nothing
+    ) -> None:
+        self._fences: dict[str, Fence] = {}
+        self._names: set[str] = set()
+        self._tags: dict[str, set[str]] = {}
+        self._packing = Packing()
+        self._imports: list[tuple[int, str]] = []
+        self._tell = tell
         self.is_complete = True
         self._files = files
         self._problems = problems
@@ -55,9 +97,9 @@ class Places:
         tags = frozenset(names(found["tags"], self._problems, "tags")) if found and "tags" in found else ()
         stated = self._properties(found["properties"]) if found and "properties" in found else {}
         for tag in tags:
-            self.tags.setdefault(tag, set())
+            self._tags.setdefault(tag, set())
         if found is None or not isinstance(node, MapNode):
-            self.names.add(entry.key.text)
+            self._names.add(entry.key.text)
             return
         shapes = [word for word in _SHAPES if word in found]
         if len(shapes) > 1:
@@ -74,13 +116,53 @@ class Places:
             if word in found:
                 message = f'"{word}" belongs to a geofence from a file'
                 self._problems.append(node.entries[word].key.problem(message, _STANDS_IN.get(word)))
-        self._names(entry.key.text, entry.key, tags)
+        self._named(entry.key.text, entry.key, tags)
         shape = written(shapes[0], found[shapes[0]], self._problems) if shapes else None
         if shape is not None:
             fence = Fence(entry.key.text, shape, frozenset(tags), stated, self._opening(hours, shape))
-            self.fences.setdefault(entry.key.text, fence)
+            self._fences.setdefault(entry.key.text, fence)
 
-    def _names(self, fence_id: str, key: Scalar, tags: Any) -> None:
+    def read(self) -> Said:
+        """All of them, once every entry was added."""
+        if not self._imports:
+            sorts = {sort_of(fence) for fence in self._fences.values()}
+            return Said(
+                fences=self._fences,
+                names=self._names,
+                tags={tag: frozenset(ids) for tag, ids in self._tags.items()},
+                sorts=tuple(sorts),
+            )
+        self._tell(_READ, len(self._packing), len(self._packing))
+        first_of_ours = len(self._packing)
+        ours = list(self._fences.values())
+        for fence in ours:
+            self._packing.add(fence)
+        packed, doubles = self._packing.packed()
+        for double in doubles:
+            if double.later < first_of_ours:
+                file, line = self._place(double.later)
+                first = self._place(double.earlier)
+            else:  # one of our own: told where it was imported again
+                file, line = self._place(double.earlier)
+                first = self._said[double.id]
+            self._problems.append(Problem(file, line, 1, _twice(double.id, first)))
+        known = {tag for sort in packed.sorts for tag in sort.tags}
+        return Said(
+            fences=packed,
+            names=_Either(self._names, packed),
+            tags={
+                tag: Tagged(packed, tag) if tag in known else frozenset(ids)
+                for tag, ids in self._tags.items()
+            },
+            sorts=packed.sorts,
+        )
+
+    def _place(self, number: int) -> Place:
+        """Where an imported fence stands: its file, whose first line is not one's, and its line."""
+        start, file = self._imports[bisect_right(self._imports, number, key=lambda one: one[0]) - 1]
+        return file, number - start + 2
+
+    def _named(self, fence_id: str, key: Scalar, tags: Any) -> None:
         name(key, self._problems, "a geofence")
         first = self._said.get(fence_id)
         if first is not None:
@@ -89,9 +171,9 @@ class Places:
 
     def _take(self, fence_id: str, place: Place, tags: Any) -> None:
         self._said.setdefault(fence_id, place)
-        self.names.add(fence_id)
+        self._names.add(fence_id)
         for tag in tags:
-            self.tags[tag].add(fence_id)
+            self._tags[tag].add(fence_id)
 
     def _opening(self, hours: Hours | None, shape: Shape) -> Opening | None:
         """The hours on the clock of the place itself."""
@@ -162,20 +244,23 @@ class Places:
             self._problems.append(read)
             self.is_complete = False
             return
-        tag_sets: dict[frozenset[str], frozenset[str]] = {}  # of a million places many have the same
-        for line, fence in enumerate(read, 2):
-            first = self._said.get(fence.id)
-            if first is not None:
-                self._problems.append(Problem(target, line, 1, _twice(fence.id, first)))
-            both = tag_sets.get(fence.tags)
-            if both is None:
-                both = tag_sets[fence.tags] = fence.tags | tags
-                for tag in both:
-                    self.tags.setdefault(tag, set())
-            self._take(fence.id, (target, line), both)
-            properties = {**fence.properties, **stated} if stated else fence.properties
-            opening = self._opening(hours, fence.shape)
-            self.fences[fence.id] = Fence(fence.id, fence.shape, both, properties, opening)
+        packing, before = self._packing, len(self._packing)
+        self._imports.append((before, target))
+        for tag in tags:
+            self._tags.setdefault(tag, set())
+        seen: set[frozenset[str]] = set()
+        for fence in read:
+            if fence.tags not in seen:
+                seen.add(fence.tags)
+                for tag in fence.tags:
+                    self._tags.setdefault(tag, set())
+            if tags or stated or hours is not None:
+                properties = {**fence.properties, **stated} if stated else fence.properties
+                opening = self._opening(hours, fence.shape)
+                fence = Fence(fence.id, fence.shape, fence.tags | tags, properties, opening)
+            packing.add(fence)
+            if len(packing) % _EVERY == 0:
+                self._tell(_READ, len(packing), len(packing))
 
     def _find(self, node: AnyNode, path: str) -> tuple[str, bytes] | None:
         """The file's name in the workspace, and its content."""
@@ -225,7 +310,7 @@ class Places:
             self._take(fence_id, (target, feature.line), tags)
             properties = {**feature.properties, **stated}
             at_hours = self._opening(hours, feature.shape)
-            self.fences[fence_id] = Fence(fence_id, feature.shape, tags, properties, at_hours)
+            self._fences[fence_id] = Fence(fence_id, feature.shape, tags, properties, at_hours)
 
 
 def plain(node: AnyNode) -> Any:

@@ -13,7 +13,7 @@ from engine.domain.offers.rules import ON_A_TRIP, PLACED, Cap, During, Offer, Ru
 from engine.formats.located_yaml import AnyNode, Entry, ListNode, MapNode, Scalar
 from engine.formats.workspace_caps import caps
 from engine.formats.workspace_dates import Dates, dates
-from engine.formats.workspace_names import TRIP, Declared, expression, fence_names, rule_names
+from engine.formats.workspace_names import TRIP, Declared, expression, rule_names
 from engine.formats.workspace_patterns import geofence_names
 from engine.formats.workspace_sequences import steps
 from engine.formats.workspace_trials import trial
@@ -93,7 +93,7 @@ def rule(
         below = geofence_names(when, declared)
         readable = rule_names(declared, below)
         if when is None or when.kind in ON_A_TRIP:
-            readable = {**rule_names(declared, fence_names(declared.fences.values())), **TRIP}
+            readable = {**rule_names(declared, declared.everywhere), **TRIP}
         condition = expression(found["if"], problems, readable, Type.BOOL)
     offers = _offers(entry, node, found, problems, declared)
     asked = audience_gate(found["audience"], problems, declared) if "audience" in found else ()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import timedelta
 from hashlib import blake2b
 from typing import Final
 
-from engine.domain.offers.rules import Rule, Step, TriggerKind, Watched
+from engine.domain.offers.rules import Rule, Step, Watched
 from engine.formats.located_yaml import AnyNode, ListNode, MapNode, Scalar
 from engine.formats.workspace_names import Declared, event_names
 from engine.formats.workspace_patterns import pattern
@@ -57,10 +57,8 @@ def _written(node: AnyNode, but: str = "") -> str:
     return " ".join(f"{word} {_written(value)}" for word, value in parts)
 
 
-def watched(
-    rules: Iterable[Rule],
-) -> Mapping[tuple[TriggerKind, str], tuple[Watched, ...]]:
-    """What profiles must remember for the rules, by what sets it off."""
+def watched(rules: Iterable[Rule]) -> tuple[Watched, ...]:
+    """What profiles must remember for the rules."""
     found: dict[str, Watched] = {}
     for rule in rules:
         for step in (*rule.after, *rule.unless):
@@ -73,8 +71,4 @@ def watched(
                 both = (known.horizon, step.within)
                 horizon = None if None in both else max(span for span in both if span is not None)
             found[step.key] = Watched(key=step.key, pattern=step.pattern, horizon=horizon, stops=stops)
-    filed: dict[tuple[TriggerKind, str], list[Watched]] = {}
-    for one in found.values():
-        for trigger in one.pattern.triggers:
-            filed.setdefault(trigger, []).append(one)
-    return {trigger: tuple(several) for trigger, several in filed.items()}
+    return tuple(found.values())

@@ -10,7 +10,7 @@ from engine.domain.offers.deferral import SPREAD
 from engine.domain.offers.expressions import Type
 from engine.domain.offers.rules import Pattern, Schedule, TriggerKind, audience_change
 from engine.formats.located_yaml import AnyNode, ListNode, MapNode, Scalar
-from engine.formats.workspace_names import TRIP, Declared, expression, fence_names
+from engine.formats.workspace_names import TRIP, Declared, expression
 from engine.formats.workspace_patterns import NamesFor, pattern
 from engine.formats.workspace_trips import is_trip
 from engine.formats.workspace_values import Problems, choice, duration, fields, name, shown, unresolved
@@ -53,8 +53,8 @@ def _travelling(node: MapNode, problems: Problems, declared: Declared, names_for
             span = timedelta(seconds=max(1, round(span.total_seconds())))
     condition = None
     if "if" in found:
-        every = fence_names(declared.fences.values())
-        condition = expression(found["if"], problems, {**names_for(every), **TRIP}, Type.BOOL)
+        readable = {**names_for(declared.everywhere), **TRIP}
+        condition = expression(found["if"], problems, readable, Type.BOOL)
     if len(problems) > before or word is None:
         return None
     return Pattern(kind=kind, name=word, span=span, condition=condition)

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from engine.app import rulesets
 from engine.app.cli.environment import fail, read_settings
+from engine.app.cli.progress import telling
 from engine.app.rulesets import Checked
 from engine.app.settings import PUBLISHED
 from engine.domain.offers.rules import RuleSet
@@ -81,7 +82,8 @@ def check_folders(rules: Path, models: Path, now: datetime | None = None) -> Che
         published = "; VIEWFINDER_RULES=db is what was published, this needs a folder"
         fail(f"there is no folder {rules}{published if str(rules) == PUBLISHED else ''}", 2)
     try:
-        return rulesets.check(rules, models, now)
+        with telling() as tell:
+            return rulesets.check(rules, models, now, tell)
     except OSError as fault:
         fail(f"{fault.filename or rules}: {fault.strerror}", 1)
         raise

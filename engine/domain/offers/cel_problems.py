@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from itertools import islice
+from typing import Final
 
 import msgspec
+
+_MANY: Final = 5_000
 
 
 class ExpressionProblem(msgspec.Struct, frozen=True):
@@ -36,7 +40,13 @@ def refuse(message: str, start: int, end: int, suggestion: str | None = None) ->
 
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
-    """The one of `words` that a person who wrote `word` probably meant."""
+    """The one of `words` that a person who wrote `word` probably meant. Among very many only one that
+    begins as it does and is about as long."""
+    words = list(words)
+    if len(words) > _MANY:
+        first, length = word[:1].lower(), len(word)
+        alike = (one for one in words if one[:1].lower() == first and abs(len(one) - length) <= 1)
+        words = list(islice(alike, _MANY))
     by_lower = {candidate.lower(): candidate for candidate in sorted(words)}
     close = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[close[0]] if close else None

@@ -18,7 +18,7 @@ from engine.domain.offers.arbitration import expected_value
 from engine.domain.offers.assignment import is_rolled_out, place
 from engine.domain.offers.decisions import Reason
 from engine.domain.offers.expressions import Expression
-from engine.domain.offers.patterns import changed_audience
+from engine.domain.offers.patterns import changed_audience, meet
 from engine.domain.offers.pauses import NOTHING_PAUSED, Paused
 from engine.domain.offers.rules import Offer, Purpose, Rule, TriggerKind, Workspace
 from engine.domain.offers.scope import UNKNOWN, Scope, is_number
@@ -178,12 +178,13 @@ def sequence(c: Candidate, now: Circumstances) -> Stop | None:
     if not (c.rule.after or c.rule.unless):
         return None
     unknown: Stop | None = None
-    own = set(c.rule.when.triggers) if c.rule.when.wait is None else set()
+    own = c.rule.when if c.rule.when.wait is None else None
     for name, steps, wanted in (("after", c.rule.after, True), ("unless", c.rule.unless, False)):
         for step in steps:
-            past = now.profile.past if own.isdisjoint(step.pattern.triggers) else now.past
+            is_own = own is not None and meet(own, step.pattern)
+            past = now.past if is_own else now.profile.past
             since = c.at - step.within if step.within is not None else None
-            but = c.at if c.deferred_at is not None and not own.isdisjoint(step.pattern.triggers) else None
+            but = c.at if c.deferred_at is not None and is_own else None
             found = happened(past, step, c.scope, since, c.at if wanted else None, but)
             if found is UNKNOWN:
                 unknown = unknown or Stop(Reason.CONDITION_UNKNOWN, {name: step.text})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Set
 from datetime import timedelta
 from enum import StrEnum
 from typing import Final
@@ -10,6 +11,7 @@ import msgspec
 
 from engine.domain.offers.cron import Cron
 from engine.domain.offers.expressions import Expression
+from engine.domain.places.packed_fences import Tagged
 
 
 class TriggerKind(StrEnum):
@@ -38,10 +40,25 @@ PLACED: Final = frozenset((TriggerKind.ENTER, TriggerKind.EXIT, TriggerKind.DWEL
 ON_A_TRIP: Final = frozenset((TriggerKind.ARRIVING, TriggerKind.ARRIVED))
 
 
+TriggerKey = tuple[TriggerKind, str]
+"""What something is filed under: what happened, and the name of the event or of the place."""
+
+
 def timed(fence: str, span: timedelta | None) -> str:
     """What a trigger at a fence is filed under: its id, and with it how long a stay, or how long
     before."""
-    return fence if span is None else f"{fence}\n{span.total_seconds():g}"
+    return fence if span is None else f"{fence}\n{span_text(span)}"
+
+
+def span_text(span: timedelta | None) -> str:
+    """The second part of a `timed` name, "" where there is none."""
+    return "" if span is None else f"{span.total_seconds():g}"
+
+
+def split_timed(name: str) -> tuple[str, str]:
+    """The fence's id and the second part of a `timed` name."""
+    fence, _, span = name.partition("\n")
+    return fence, span
 
 
 def audience_change(name: str, entered: bool) -> str:
@@ -73,7 +90,7 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True):
 
     kind: TriggerKind
     name: str = ""
-    fences: frozenset[str] = frozenset()
+    fences: Set[str] = frozenset()
     span: timedelta | None = None
     condition: Expression | None = None
     wait: timedelta | None = None
@@ -81,11 +98,45 @@ class Pattern(msgspec.Struct, frozen=True, kw_only=True):
     schedule: Schedule | None = None
 
     @property
-    def triggers(self) -> tuple[tuple[TriggerKind, str], ...]:
+    def triggers(self) -> Collection[TriggerKey]:
         """The keys under which a rule set files what this pattern sets off."""
+        if isinstance(self.fences, Tagged):
+            return _TaggedTriggers(self.kind, self.fences, self.span)
         if self.fences:
             return tuple((self.kind, timed(fence, self.span)) for fence in sorted(self.fences))
         return ((self.kind, timed(self.name, self.span)),)
+
+
+class _TaggedTriggers(Collection[TriggerKey]):
+    """The keys of a pattern that names the tag of packed fences, in order."""
+
+    __slots__ = ("_fences", "_kind", "_span")
+
+    def __init__(self, kind: TriggerKind, fences: Tagged, span: timedelta | None) -> None:
+        self._kind, self._fences, self._span = kind, fences, span
+
+    def __contains__(self, trigger: object) -> bool:
+        if not isinstance(trigger, tuple) or trigger[0] is not self._kind:
+            return False
+        fence, span = split_timed(trigger[1])
+        return span == span_text(self._span) and fence in self._fences
+
+    def __iter__(self) -> Iterator[TriggerKey]:
+        return ((self._kind, timed(fence, self._span)) for fence in self._fences)
+
+    def __len__(self) -> int:
+        return len(self._fences)
+
+
+def meet(one: Pattern, other: Pattern) -> bool:
+    """Whether something can set off both."""
+    if one.kind is not other.kind or one.span != other.span:
+        return False
+    if not one.fences or not other.fences:
+        return bool(one.fences) is bool(other.fences) and one.name == other.name
+    if isinstance(other.fences, Tagged):
+        one, other = other, one
+    return not one.fences.isdisjoint(other.fences)
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ next time after the person has been inside, or has moved away to twice the dista
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from itertools import islice
 from math import cos, radians
 from typing import Final
 
@@ -21,6 +22,7 @@ from engine.domain.places.motion import (
     memory_seconds,
     speed,
 )
+from engine.domain.places.said_of_places import SaidOfPlaces
 
 NARROWEST_COSINE: Final = cos(radians(35.0))
 """Heading for a fence: within this angle of the straight way to its edge."""
@@ -37,6 +39,8 @@ _STEPS_PER_DEGREE: Final = 100
 _MOST_SQUARES: Final = 150
 _FEW: Final = 30
 """More are measured faster all at once."""
+MOST_APART: Final = 20_000
+"""An index of so many, beside that of all fences, is soon built and small."""
 _WIDE_METERS: Final = 500.0
 _NORTHERNMOST: Final = 75.0
 """Beyond it, and for longer ways, the index is asked, which knows no poles and no date line."""
@@ -46,16 +50,28 @@ class Approaches:
     """The fences with an approach, in an index of their own, and how many whole seconds ahead each is
     to be told. Most fixes are near few of them: a grid finds those in a fifth of the index's time."""
 
-    __slots__ = ("_places", "_squares", "_wide", "asked", "index", "memory", "seconds")
+    __slots__ = ("_is_shared", "_squares", "_wide", "asked", "index", "memory", "seconds")
 
-    def __init__(self, index: FenceIndex, seconds: Mapping[str, Iterable[int]]) -> None:
-        self.seconds = {fence: tuple(sorted(spans, reverse=True)) for fence, spans in seconds.items()}
-        self.index = build(index.fences[fence] for fence in sorted(self.seconds))
-        self.asked = sorted({span for spans in self.seconds.values() for span in spans})
+    def __init__(
+        self, index: FenceIndex, seconds: Mapping[str, tuple[int, ...]], most_apart: int = MOST_APART
+    ) -> None:
+        """`seconds`: by fence how long ahead, the longest first. More than `most_apart` are looked for in
+        the index of all fences."""
+        self.seconds = seconds
+        if isinstance(seconds, SaidOfPlaces):
+            self.asked = sorted(seconds.every())
+        else:
+            self.asked = sorted({span for spans in seconds.values() for span in spans})
         self.memory = memory_seconds(self.asked[-1])
         self._squares: dict[tuple[int, int], list[str]] = {}
         self._wide: list[str] = []
-        for fence in sorted(self.seconds):
+        fences = sorted(islice((fence for fence in seconds if fence in index), most_apart + 1))
+        self._is_shared = len(fences) > most_apart
+        if self._is_shared:
+            self.index = index
+            return
+        self.index = build(index.fences[fence] for fence in fences)
+        for fence in fences:
             edge = self.index.outlines[fence]
             if edge.reach_meters > _WIDE_METERS or abs(edge.latitude) > _NORTHERNMOST:
                 self._wide.append(fence)
@@ -65,6 +81,10 @@ class Approaches:
 
     def near(self, latitude: float, longitude: float, meters: float) -> Iterable[tuple[float, str]]:
         """The fences at most `meters` away, in any order, each with its distance."""
+        if self._is_shared:
+            return [
+                found for found in self.index.near(latitude, longitude, meters) if found[1] in self.seconds
+            ]
         north = (meters + _WIDE_METERS) / METERS_PER_DEGREE_AT_LEAST
         if abs(latitude) + north > _NORTHERNMOST or abs(longitude) + north * 4 > 180.0:
             return self.index.near(latitude, longitude, meters)

@@ -18,6 +18,7 @@ Entries = NDArray[np.uint32]
 
 _FULLEST: Final = 0.6
 _SPARE_SLOTS: Final = 4_096
+_AT_ONCE: Final = 500_000
 _SEVERAL: Final = 1 << 31
 
 
@@ -66,6 +67,7 @@ def table_of(cells: Cells, entries: Entries) -> CellTable:
     """The table of pairs of a cell and an entry below 2³¹."""
     order = np.lexsort((entries, cells))
     cells, entries = cells[order], entries[order]
+    del order
     firsts = np.flatnonzero(np.diff(cells, prepend=-1))
     counts = np.diff(np.append(firsts, len(cells)))
     values = entries[firsts]
@@ -85,16 +87,18 @@ def _hashed(cells: Cells, values: Entries, lists: Entries) -> CellTable:
     prime = _prime_above(int(len(cells) / _FULLEST) + 1)
     slots = np.zeros(prime + _SPARE_SLOTS, np.int64)
     placed = np.zeros(len(slots), np.uint32)
-    waiting, at = np.arange(len(cells)), cells % prime
-    while len(waiting):
-        free = slots[at] == 0
-        slot, first = np.unique(at[free], return_index=True)
-        taken = np.flatnonzero(free)[first]
-        slots[slot] = cells[waiting[taken]]
-        placed[slot] = values[waiting[taken]]
-        left = np.ones(len(waiting), np.bool_)
-        left[taken] = False
-        waiting, at = waiting[left], at[left] + 1
+    for start in range(0, len(cells), _AT_ONCE):  # all at once would take as much memory again
+        waiting = np.arange(start, min(start + _AT_ONCE, len(cells)))
+        at = cells[waiting] % prime
+        while len(waiting):
+            free = slots[at] == 0
+            slot, first = np.unique(at[free], return_index=True)
+            taken = np.flatnonzero(free)[first]
+            slots[slot] = cells[waiting[taken]]
+            placed[slot] = values[waiting[taken]]
+            left = np.ones(len(waiting), np.bool_)
+            left[taken] = False
+            waiting, at = waiting[left], at[left] + 1
     return CellTable(prime, slots, placed, lists)
 
 

@@ -31,6 +31,8 @@ from engine.domain.places.outline import (
     flat_circle,
     outline,
 )
+from engine.domain.places.packed_fences import PackedFences, SortedIds
+from engine.domain.places.progress import Tell, say_nothing
 from engine.domain.places.shapes import Beacon, Circle, Polygon
 
 __all__ = ["Fence", "FenceIndex", "build"]
@@ -40,8 +42,11 @@ _DIGIT_BITS: Final = 3
 _FINEST_OF_ALL: Final = 15
 _MOST_FINE: Final = 50_000
 """More fences than this are covered with coarse cells."""
+_MOST_NUMBERED: Final = 100_000
+"""Up to so many a dictionary knows their numbers; of more the memory matters."""
 _MOST_CELLS_KEPT: Final = 100_000
 _MOST_OUTLINES_KEPT: Final = 20_000
+_COVERED: Final = "geofences covered"
 _NEAR_METERS: Final = 5_000_000.0
 """Up to here a straight way through the earth says how far it is over the surface."""
 
@@ -134,7 +139,11 @@ class FenceIndex:
         self.fences = fences
         self.ids = ids
         self.arrays = arrays
-        self._numbers = {fence_id: number for number, fence_id in enumerate(ids)}
+        self._numbers: Mapping[str, int] = (
+            {fence_id: number for number, fence_id in enumerate(ids)}
+            if len(ids) <= _MOST_NUMBERED
+            else SortedIds(ids)
+        )
         self.outlines = Outlines(fences, self._numbers)
         self._lookup = CellLookup(arrays.table)
         self._ready: dict[int, Ready] = {}
@@ -161,8 +170,10 @@ class FenceIndex:
 
     def ids_nbytes(self) -> int:
         """The memory that the ids and their numbers take."""
-        numbers = sum(map(sys.getsizeof, self._numbers.values()))
         strings = sum(map(sys.getsizeof, self.ids))
+        if isinstance(self._numbers, SortedIds):
+            return sys.getsizeof(self.ids) + strings
+        numbers = sum(map(sys.getsizeof, self._numbers.values()))
         return sys.getsizeof(self.ids) + strings + sys.getsizeof(self._numbers) + numbers
 
     def containing(self, latitude: float, longitude: float) -> tuple[str, ...]:
@@ -265,6 +276,17 @@ class FenceIndex:
         return ready
 
 
+def _joined(pieces: list[NDArray[Any]]) -> NDArray[Any]:
+    """The pieces as one, each given up as soon as it is copied: together they are large."""
+    joined = np.empty(sum(map(len, pieces)), pieces[0].dtype)
+    at = len(joined)
+    while pieces:
+        piece = pieces.pop()
+        at -= len(piece)
+        joined[at : at + len(piece)] = piece
+    return joined
+
+
 def _never(_latitude: float, _longitude: float) -> bool:
     return False
 
@@ -274,17 +296,22 @@ def build(fences: Iterable[Fence], ladder: Ladder | None = None) -> FenceIndex:
     return index_of({fence.id: fence for fence in fences}, ladder)
 
 
-def index_of(fences: Mapping[str, Fence], ladder: Ladder | None = None) -> FenceIndex:
-    """The index of a mapping of fences, which it keeps. Without a `ladder` it goes by their number."""
-    extended = {
-        fence_id: shape for fence_id, fence in fences.items() if not isinstance(shape := fence.shape, Beacon)
-    }
-    ids = sorted(extended)
-    circles = np.zeros(len(ids), np.bool_)
-    middles = np.zeros((len(ids), 4))
+def index_of(
+    fences: Mapping[str, Fence], ladder: Ladder | None = None, tell: Tell = say_nothing
+) -> FenceIndex:
+    """The index of a mapping of fences, which it keeps. Without a `ladder` it goes by their number.
+    `tell` hears how many of all are covered."""
+    in_order = fences if isinstance(fences, PackedFences) else {word: fences[word] for word in sorted(fences)}
+    ids: list[str] = []
+    circles = np.zeros(len(fences), np.bool_)
+    middles = np.zeros((len(fences), 4))
     areas: dict[int, AreaOutline | CellsOutline] = {}
-    for number, fence_id in enumerate(ids):
-        shape = extended[fence_id]
+    for fence_id, fence in in_order.items():
+        shape = fence.shape
+        if isinstance(shape, Beacon):
+            continue
+        number = len(ids)
+        ids.append(fence_id)
         if isinstance(shape, Circle):
             circles[number] = True
             radius = shape.radius_meters
@@ -292,25 +319,33 @@ def index_of(fences: Mapping[str, Fence], ladder: Ladder | None = None) -> Fence
         else:
             area = areas[number] = area_outline(shape)
             middles[number] = area.latitude, area.longitude, area.reach_meters, area.radius_meters
-    latitudes, longitudes, reaches, radii = (np.ascontiguousarray(column) for column in middles.T)
+    if len(ids) == len(fences) and isinstance(fences, PackedFences):
+        ids = fences.ids
+    circles = circles[: len(ids)]
+    latitudes, longitudes, reaches, radii = (np.ascontiguousarray(column) for column in middles[: len(ids)].T)
+    del middles
     levels = level_of(reaches, ladder or (FINE if len(ids) <= _MOST_FINE else COARSE))
     finest = int(levels.max(initial=0))
     round_ones = np.flatnonzero(circles)
-    covers = []
+    cells, entries = [np.empty(0, np.int64)], [np.empty(0, np.uint32)]
+    covered = 0
     for found in cover_circles(
         latitudes[round_ones], longitudes[round_ones], radii[round_ones], levels[round_ones], finest
     ):
-        covers.append(msgspec.structs.replace(found, numbers=round_ones[found.numbers]))
+        cells.append(found.cells)
+        entries.append((round_ones[found.numbers] * 2 + found.inner).astype(np.uint32))
+        covered += len(np.unique(found.numbers))
+        tell(_COVERED, covered, len(ids))
     for level in set(levels[~circles].tolist()):
-        covers += cover_areas(
-            {number: areas[number] for number in areas if levels[number] == level}, level, finest
-        )
-    empty = np.empty(0, np.int64)
-    cells = np.concatenate([empty, *(found.cells for found in covers)])
-    entries = np.concatenate([empty, *(found.numbers * 2 + found.inner for found in covers)])
+        of_level = {number: areas[number] for number in areas if levels[number] == level}
+        for found in cover_areas(of_level, level, finest):
+            cells.append(found.cells)
+            entries.append((found.numbers * 2 + found.inner).astype(np.uint32))
+        covered += len(of_level)
+        tell(_COVERED, covered, len(ids))
     arrays = Arrays(
         levels=tuple(sorted(set(levels.tolist()))),
-        table=table_of(cells, entries.astype(np.uint32)),
+        table=table_of(_joined(cells), _joined(entries)),
         latitudes=latitudes,
         longitudes=longitudes,
         circles=circles,

@@ -11,7 +11,7 @@ from engine.domain.places.opening import Opening
 from engine.domain.places.shapes import Shape
 
 
-class Fence(msgspec.Struct, frozen=True):
+class Fence(msgspec.Struct, frozen=True, omit_defaults=True):
     """A place. `opening` is None where nobody said its hours."""
 
     id: str

@@ -41,8 +41,9 @@ class Group(msgspec.Struct, frozen=True):
 
 def groups_of(latitudes: Floats, longitudes: Floats, reaches: Floats) -> tuple[Group, ...]:
     """The places sorted, numbered as they come."""
-    places = zip(latitudes.tolist(), longitudes.tolist(), strict=True)
-    keys = np.array([h3.latlng_to_cell(*place, _FINEST) & ~_RESOLUTION for place in places], np.int64)
+    places = zip(memoryview(latitudes.data), memoryview(longitudes.data), strict=True)
+    cells = (h3.latlng_to_cell(*place, _FINEST) & ~_RESOLUTION for place in places)
+    keys = np.fromiter(cells, np.int64, len(latitudes))
     sizes = np.searchsorted(np.array(_SIZES), reaches)
     found = []
     for size in np.unique(sizes).tolist():
