@@ -15,6 +15,7 @@ from engine.app.backtest_order import Brought
 from engine.domain.offers.rules import Namespace
 from engine.domain.people import identity
 from engine.domain.people.events import Event
+from engine.domain.people.profiles import ACCOUNT_NAMESPACE, IdentityKey
 
 _event = msgspec.json.Decoder(Event).decode
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -43,7 +44,7 @@ class Mentions(msgspec.Struct):
             if event.received_at > self.latest:
                 self.latest = event.received_at
             for declared in namespaces:
-                for key in identity.lookups(event, identity.keys_of(event, declared)):
+                for key in (*identity.lookups(event, identity.keys_of(event, declared)), *_account(event)):
                     other = owners.setdefault(hash(key), profile_id)
                     if other != profile_id:
                         self.pairs.add((other, profile_id))
@@ -57,6 +58,11 @@ class Mentions(msgspec.Struct):
             known = self.owners.setdefault(key, profile_id)
             if known != profile_id:
                 self.pairs.add((known, profile_id))
+
+
+def _account(event: Event) -> tuple[IdentityKey, ...]:
+    """Whoever acts for the same account goes together with it: what one does changes what it is to all."""
+    return ((ACCOUNT_NAMESPACE, event.group_id),) if event.group_id is not None else ()
 
 
 def groups(mentions: Mentions, merges: Mapping[str, Sequence[Brought]]) -> list[frozenset[str]]:

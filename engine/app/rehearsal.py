@@ -10,20 +10,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from heapq import heappop, heappush
-from typing import cast
+from typing import Any, cast
 
 import msgspec
 
 from engine.adapters.postgres.rows import Shared
+from engine.app import account_context
 from engine.app.replies import Pending, Reply
 from engine.app.rounds import decide_units
 from engine.app.ruling import Ruling
 from engine.app.unit import Asked, Turn, Unit, components
 from engine.app.weather import Readings
 from engine.domain.candidates import Slots
+from engine.domain.companies import is_telling, telling
 from engine.domain.decide import Observation, Verdict
 from engine.domain.offers.decisions import Decision
 from engine.domain.people import identity
+from engine.domain.people.account_feeds import FED, keys_of_timer
 from engine.domain.people.counting import Recount
 from engine.domain.people.events import Event, Location, Sender
 from engine.domain.people.memory import WAITED
@@ -69,6 +72,8 @@ class Rehearsal:
         """A heap of when, paced, profile and timer; one that was moved or called off stays in it."""
         self._made: set[str] = set()
         """The ids of all that was offered or done."""
+        self._members: dict[str, set[str]] = {}
+        """By account everybody who is, or was, a member."""
         self._secret = secret
         for profile in profiles:
             self.enrol(profile)
@@ -79,6 +84,8 @@ class Rehearsal:
         self._owners[(PROFILE_NAMESPACE, profile.id)] = profile.id
         for key in profile.keys:
             self._owners[key] = profile.id
+        for account in profile.accounts:
+            self._members.setdefault(account, set()).add(profile.id)
 
     def owner(self, key: IdentityKey) -> Profile | None:
         """The profile that an identity belongs to."""
@@ -121,6 +128,7 @@ class Rehearsal:
         other.profiles, other._owners = self.profiles.copy(), self._owners.copy()
         other._seen, other._timers, other._due = self._seen.copy(), self._timers.copy(), self._due.copy()
         other._made = self._made.copy()
+        other._members = {account: members.copy() for account, members in self._members.items()}
         return other
 
     def awaits(self, profile_id: str, event: Event) -> bool:
@@ -151,21 +159,34 @@ class Rehearsal:
         weather: Readings,
         slots: Slots,
         recount: Recount | None = None,
+        account: Mapping[str, Any] | msgspec.UnsetType | None = msgspec.UNSET,
     ) -> Told:
         """One event of a log, in a tick of its own. What the engine itself told goes to the profile that
-        it went to."""
+        it went to. `account` is what was known of its account then."""
         timer = None
         if event.sender is not Sender.ENGINE:
             keys = identity.keys_of(event, self.ruling.rules.workspace.namespaces)
             if not keys:
                 keys = ((PROFILE_NAMESPACE, profile_id),)
         else:
-            keys = ((PROFILE_NAMESPACE, profile_id),)
+            keys = keys_of_timer(profile_id, event)
             identifier = event.message_id.rpartition("@")[0]
             if (profile_id, identifier) in self._timers and self.awaits(profile_id, event):
                 timer = (bucket_of(profile_id), profile_id, identifier, event.timestamp)
+                if event.name == FED:  # what it comes to hangs on the rules that are played here
+                    told = self._timers[profile_id, identifier].event.properties
+                    event = msgspec.structs.replace(event, properties=told)
+            if is_telling(event):
+                self._tell_members(profile_id, event)
         pending = Pending(
-            event=event, reply=_NOBODY, keys=keys, newest=newest, timer=timer, slots=slots, recount=recount
+            event=event,
+            reply=_NOBODY,
+            keys=keys,
+            newest=newest,
+            timer=timer,
+            slots=slots,
+            recount=recount,
+            account=account,
         )
         return self._tick([pending], now, weather)[0]
 
@@ -195,13 +216,26 @@ class Rehearsal:
 
     def _fired(self, profile_id: str, timer: Timer, position: int) -> Pending:
         """The timer's event, for whoever stands for its profile now."""
+        event = msgspec.structs.replace(timer.event, timestamp=timer.due_at, received_at=timer.due_at)
+        if is_telling(event):
+            self._tell_members(profile_id, event)
         return Pending(
-            event=msgspec.structs.replace(timer.event, timestamp=timer.due_at, received_at=timer.due_at),
+            event=event,
             reply=_NOBODY,
-            keys=((PROFILE_NAMESPACE, self.heir(profile_id)),),
+            keys=keys_of_timer(self.heir(profile_id), event),
             position=position,
             timer=(bucket_of(profile_id), profile_id, timer.id, timer.due_at),
         )
+
+    def _tell_members(self, profile_id: str, told: Event) -> None:
+        assert told.group_id is not None
+        for member in sorted(self._members.get(told.group_id, ())):
+            if told.group_id in self.profiles[member].accounts:
+                self.set(member, telling(profile_id, told))
+
+    def _together(self, asked: list[Asked]) -> list[Asked]:
+        named = account_context.accounts_of(asked, self._owners, self.profiles)
+        return account_context.together(asked, named, self._owners, self._secret)
 
     def _tick(self, batch: list[Pending], now: datetime, weather: Readings | None = None) -> list[Told]:
         """Ticks until nothing is left: what changes identities commits alone, as in a lane."""
@@ -225,6 +259,8 @@ class Rehearsal:
         while batch:
             asked = [Asked(one, identity.lookups(one.event, one.keys)) for one in batch]
             shared = self._shared(asked)
+            if turn.rules.caps_accounts and len(asked) > 1:
+                asked = self._together(asked)
             grouped = [asked] if len(asked) == 1 else components(asked, self._owners)
             units = [Unit(those, self.profiles, self._owners, self._secret, shared) for those in grouped]
             decide_units(units, self.ruling, turn, watcher=watch)

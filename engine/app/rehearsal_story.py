@@ -49,11 +49,14 @@ def play(scenario: Scenario, fixes: Sequence[TrackFix], ruling: Ruling) -> Playe
     problems: list[Problem] = []
     told: list[Told] = []
     _introduce(rehearsal, _events(introduction(scenario, start), scenario, ruling.rules, problems), scenario)
+    last = start
     for call in calls(scenario, fixes, ruling.rules):
         told += rehearsal.advance(call.sent_at)
         told += rehearsal.tell(_events(call, scenario, ruling.rules, problems), call.sent_at)
+        last = call.sent_at
     if scenario.until is not None:
-        told += rehearsal.advance(start + scenario.until)
+        last = start + scenario.until
+    told += rehearsal.advance(last)
     return Played(began_at=start, told=tuple(told), problems=tuple(problems))
 
 

@@ -55,6 +55,8 @@ def _variables(candidate: Candidate) -> dict[str, Any]:
     scope: Scope = candidate.scope
     return {
         "profile": scope.profile,
+        "account": scope.account,
+        "member": scope.member,
         "event": scope.event,
         "geofence": scope.geofence,
         "weather": scope.weather,

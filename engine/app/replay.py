@@ -58,6 +58,7 @@ class Facts(msgspec.Struct, frozen=True):
     slots: Slots = NO_SLOTS
     place: int = 0
     forgotten: bool = False
+    account: Mapping[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
 
     def __repr__(self) -> str:
         return f"Facts(now={self.now}, revision={self.revision!r})"
@@ -220,7 +221,9 @@ class Replay:
         self.rehearsal.ruling = self._ready(ruling, facts.paused)
         newest = facts.newest
         fix = Location(latitude=newest.latitude, longitude=newest.longitude) if newest is not None else None
-        return self.rehearsal.retell(row.profile_id, event, facts.now, fix, self._sky, facts.slots, recount)
+        return self.rehearsal.retell(
+            row.profile_id, event, facts.now, fix, self._sky, facts.slots, recount, facts.account
+        )
 
     def _after_erasure(self, row: Recorded, ruling: Ruling) -> None:
         """Somebody whose identity was an erased person's has another id than the first that it gives:

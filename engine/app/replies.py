@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
@@ -84,7 +85,8 @@ class Pending(msgspec.Struct, kw_only=True):
     `ordered`: it keeps its place among its request's events, also those of other people. `newest` is the
     request's newest fix where that is not the event's own, `slots` what the app that
     sent it has room for, `timer` the row (bucket,
-    profile, id, due) that the event comes from. `recount` is what to take into the profile first, and
+    profile, id, due) that the event comes from; `account` is what was known of its account when it was
+    decided before, for an event of the past. `recount` is what to take into the profile first, and
     `recounted` whether it still fitted. `losses` counts the
     commits that it lost to another engine; `stored_seq` is set once the database said that it has
     the message, and `unsure` if that may have been by our own commit whose outcome got lost.
@@ -100,6 +102,7 @@ class Pending(msgspec.Struct, kw_only=True):
     newest: Location | None = None
     slots: Slots = NO_SLOTS
     timer: tuple[int, str, str, datetime] | None = None
+    account: Mapping[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
     recount: Recount | None = None
     recounted: bool = False
     losses: int = 0

@@ -23,7 +23,7 @@ from engine.adapters.postgres.outbox import Send
 from engine.adapters.postgres.rights import hash_of
 from engine.adapters.postgres.rows import Commit
 from engine.adapters.postgres.store import Conflict, Kept, Session, Store, StoreError, Unavailable
-from engine.app import metrics
+from engine.app import account_context, metrics
 from engine.app.cache import ProfileCache
 from engine.app.clock import Clock
 from engine.app.replies import Interrupted, Pending
@@ -33,14 +33,16 @@ from engine.app.succession import succeeded
 from engine.app.unit import Asked, Turn, Unit, components
 from engine.app.weather import Weather
 from engine.domain.offers.decisions import Decision, is_worth_telling
-from engine.domain.offers.rules import Namespace
+from engine.domain.offers.rules import Namespace, RuleSet
 from engine.domain.people import identity
 from engine.domain.people.profiles import (
+    ACCOUNT_NAMESPACE,
     DEVICE_NAMESPACE,
     PROFILE_NAMESPACE,
     IdentityKey,
     Profile,
     new_profile,
+    profile_id_of,
 )
 
 DECIDE_BUDGET_SECONDS = 0.025
@@ -234,7 +236,33 @@ class Pipeline:
             )
         pairs = _meetings(asked, hints, profiles)
         shared = await session.shared(pairs) if pairs else ()
+        if (rules := self._ruling().rules).reads_accounts:
+            asked = await self._companies(asked, hints, profiles, rules, session, concerns)
         return [Unit(events, profiles, hints, self._secret, shared) for events in components(asked, hints)]
+
+    async def _companies(
+        self,
+        asked: list[Asked],
+        hints: dict[IdentityKey, str],
+        profiles: dict[str, Profile],
+        rules: RuleSet,
+        session: Session,
+        concerns: set[object],
+    ) -> list[Asked]:
+        """Loads the accounts that the events may be of; from the database, because an account that is only
+        read is not found to be stale by its commit."""
+        named = account_context.accounts_of(asked, hints, profiles)
+        wanted = {account for several in named for account in several}
+        if not wanted:
+            return asked
+        ids = [profile_id_of((ACCOUNT_NAMESPACE, account), self._secret) for account in wanted]
+        for profile, document in await session.profiles(ids):
+            profiles[profile.id] = profile
+            self._cache.put(profile, document)
+        if not rules.caps_accounts:
+            return asked
+        concerns.update(ids)
+        return account_context.together(asked, named, hints, self._secret)
 
     async def _drop(self, batch: list[Pending], nobodys: list[IdentityKey], session: Session) -> None:
         """Marks what is about somebody who was erased. What is about somebody else goes on, and no

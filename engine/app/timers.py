@@ -14,13 +14,15 @@ from datetime import datetime, timedelta
 import msgspec
 import structlog
 
+from engine.adapters.postgres.accounts import tell_members
 from engine.adapters.postgres.store import DueTimer, Store
 from engine.app.clock import Clock
 from engine.app.lane import Lane
 from engine.app.replies import Overloaded, Pending, Reply
+from engine.domain.companies import is_telling
 from engine.domain.offers.pauses import NOTHING_HELD, Held
+from engine.domain.people.account_feeds import keys_of_timer
 from engine.domain.people.events import Event
-from engine.domain.people.profiles import PROFILE_NAMESPACE
 from engine.domain.whereabouts import WITHDRAWN
 
 POLL_SECONDS = 0.5
@@ -111,7 +113,9 @@ class Timers:
                     "withdraw_positions", timer.bucket, timer.profile_id, event.properties["devices"]
                 )
             reply = Reply(1)
-            keys = ((PROFILE_NAMESPACE, timer.profile_id),)
+            if is_telling(event):
+                await tell_members(self._store, timer.profile_id, event)
+            keys = keys_of_timer(timer.profile_id, event)
             place = (timer.bucket, timer.profile_id, timer.id, timer.due_at)
             try:
                 self._lane.submit([Pending(event=event, reply=reply, keys=keys, timer=place)], paced=paced)

@@ -12,25 +12,37 @@ from engine.adapters.postgres.outbox import Send
 from engine.adapters.postgres.rows import Commit, DecisionRow, EventRow, Shared, TimerRow
 from engine.app.rendering import render_body, render_in_app, render_push
 from engine.app.replies import Pending
-from engine.app.unit_rows import NOWHERE, call_of, event_row, member_rows, outbox_row, send_of
+from engine.app.unit_rows import (
+    NOWHERE,
+    call_of,
+    event_row,
+    member_rows,
+    outbox_row,
+    seat_rows,
+    send_of,
+)
 from engine.app.weather import Readings, sky
-from engine.domain import decide
+from engine.domain import account_views, decide
 from engine.domain.decide import Observation, Verdict
+from engine.domain.offers import caps
 from engine.domain.offers.decisions import Decision, Message
 from engine.domain.offers.rules import RuleSet
-from engine.domain.people import identity, merging
+from engine.domain.people import fold, identity, merging
 from engine.domain.people.counting import recounted
 from engine.domain.people.events import Event
 from engine.domain.people.profiles import (
+    ACCOUNT_NAMESPACE,
     DEVICE_NAMESPACE,
     PROFILE_NAMESPACE,
     Address,
+    Identity,
     IdentityKey,
     Profile,
     bucket_of,
     encode_profile,
     identity_bucket,
     new_profile,
+    profile_id_of,
 )
 from engine.domain.people.timers import Alarms, Timer
 
@@ -180,9 +192,24 @@ class Unit:
             pending.newest = None  # as coarse as this one may be kept, it says nothing
         if plan.notes:
             observation = msgspec.structs.replace(observation, notes=observation.notes + plan.notes)
+        if observation.event.group_id is not None and turn.rules.uses_accounts:
+            observation = self._with_company(observation, pending, turn)
         if above := sky(turn.rules, observation, turn.now, turn.weather):
             observation = msgspec.structs.replace(observation, sky=above)
         return observation
+
+    def _with_company(self, seen: Observation, pending: Pending, turn: Turn) -> Observation:
+        """The observation with what is known of the event's account, now or when it was decided before."""
+        account = seen.event.group_id
+        assert account is not None
+        document = self.profile(profile_id_of((ACCOUNT_NAMESPACE, account), self._secret))
+        if pending.account is msgspec.UNSET:
+            view = account_views.view_of(turn.rules, document, turn.now)
+        else:
+            known = pending.account
+            view = account_views.recalled(turn.rules, known) if known is not None else None
+        company = account_views.company(seen.profile, account, document, view)
+        return msgspec.structs.replace(seen, company=company)
 
     def _may_know(self, plan: identity.Plan, but: Profile) -> list[str]:
         """The profiles other than `but` that one of the event's keys belongs or belonged to, and those
@@ -310,11 +337,34 @@ class Unit:
                 )
         if pending.timer is not None:
             self.rung.append(pending.timer)
+        if turn.rules.caps_accounts and seen.event.group_id is not None and verdict.sends:
+            self._count_for_account(seen.event.group_id, verdict, seen.event, turn)
+        for feed in seen.feeds:
+            of_account = profile_id_of((ACCOUNT_NAMESPACE, feed.account), self._secret)
+            self.alarms[of_account, feed.timer.id] = feed.timer
         if seen.alarms:
             self._wind(profile.id, seen.alarms)
         if verdict.alarms:
             self._wind(profile.id, verdict.alarms)
         self.done.append(pending)
+
+    def _count_for_account(self, account: str, verdict: Verdict, event: Event, turn: Turn) -> None:
+        """Offers made that a cap counts over all members stand in the account's own document, which is
+        written in the same commit: so the cap is exact, whichever members are served elsewhere."""
+        made = {sending.decision.id for sending in verdict.sends}
+        counted = [c for c in verdict.profile.contacts if c.decision in made and caps.ACCOUNT in c.by]
+        if not counted:
+            return
+        key = (ACCOUNT_NAMESPACE, account)
+        document = self.profile(profile_id_of(key, self._secret))
+        if document is None:
+            document = new_profile(key, self._secret, turn.now)
+            named = Identity(*key, event.known_at, event.message_id)
+            document = msgspec.structs.replace(document, identities=(named,))
+            self._owners[key], self._links[key] = document.id, (document.id, self._hints.get(key))
+        for contact in counted:
+            document = fold.with_contact(document, contact, turn.now - turn.rules.contact_horizon)
+        self._write(document)
 
     def _wind(self, profile_id: str, alarms: Alarms) -> None:
         for identifier in alarms.cancelled:
@@ -332,6 +382,9 @@ class Unit:
             before = base.audiences if (base := self._base.get(profile.id)) is not None else NOWHERE
             if profile.audiences is not before:
                 commit.members.extend(member_rows(number, before, profile))
+            seats = base.accounts if base is not None else {}
+            if profile.accounts is not seats and (profile.accounts or seats):
+                commit.members.extend(seat_rows(number, seats, profile))
         for key, (profile_id, previous_id) in self._links.items():
             commit.links.append((number, identity_bucket(key), key[0], key[1], profile_id, previous_id))
         sends = [outbox_row(send) for send in self.sends]

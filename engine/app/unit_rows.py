@@ -14,7 +14,7 @@ from engine.app.replies import Pending
 from engine.domain.decide import Observation, Sending
 from engine.domain.offers.decisions import Message
 from engine.domain.offers.rules import RuleSet
-from engine.domain.people.profiles import Membership, Profile, bucket_of
+from engine.domain.people.profiles import Membership, Profile, Seat, bucket_of, members_of
 
 PROVIDERS = {"ios": "apns", "web": "webpush"}
 """Where a push to a device of this type goes unless the device says otherwise; else FCM."""
@@ -38,6 +38,18 @@ def member_rows(number: int, before: Membership, profile: Profile) -> Iterable[M
         since = now.get(name)
         if since != then.get(name):
             yield MemberRow(unit=number, bucket=bucket, profile_id=profile.id, audience=name, since=since)
+
+
+def seat_rows(number: int, before: Mapping[str, Seat], profile: Profile) -> Iterable[MemberRow]:
+    """What changed of the accounts that a person is a member of."""
+    bucket = bucket_of(profile.id)
+    for account in before.keys() | profile.accounts.keys():
+        was, seat = before.get(account), profile.accounts.get(account)
+        since = seat.since if seat is not None else None
+        if since != (was.since if was is not None else None):
+            yield MemberRow(
+                unit=number, bucket=bucket, profile_id=profile.id, audience=members_of(account), since=since
+            )
 
 
 def call_of(
@@ -165,6 +177,8 @@ def facts_of(
         facts["slots"] = {"placements": pending.slots.placements, "limit": pending.slots.limit}
     if seen.profile.timezone is None and seen.profile.presence.zone is not None:
         facts["zone"] = seen.profile.presence.zone
+    if seen.company is not None:
+        facts["account"] = seen.company.told
     if places := [(t.kind, t.name, t.fence.id, t.at) for t in seen.triggers if t.fence is not None]:
         facts["places"] = places
     if pending.newest is not None:

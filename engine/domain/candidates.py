@@ -140,6 +140,8 @@ def scope_of(
         event=readable(event_view(seen.event), seen.profile.consent, rules.workspace),
         profile=computed.profile_view(seen.profile, rules.workspace, now),
         weather={**seen.sky, **own} if isinstance(own, Mapping) else seen.sky,
+        account=seen.company.view if seen.company is not None else {},
+        member=seen.company.member if seen.company is not None else {},
         device={"type": address.type} if address is not None else {},
         propensity=scores,
         local=caps.local_view(local),

@@ -12,7 +12,7 @@ from datetime import datetime
 
 import msgspec
 
-from engine.domain import schedules
+from engine.domain import companies, schedules
 from engine.domain.candidates import (
     NO_SLOTS,
     Slots,
@@ -29,7 +29,8 @@ from engine.domain.offers.decisions import Decision
 from engine.domain.offers.eligibility import Candidate, Circumstances
 from engine.domain.offers.rules import RuleSet, TriggerKind, audience_change, timed
 from engine.domain.offers.scope import Scope
-from engine.domain.people import audiences, computed, fold, memory, outcomes
+from engine.domain.people import account_feeds, accounts, audiences, computed, fold, memory, outcomes
+from engine.domain.people.account_feeds import Feed
 from engine.domain.people.audiences import Followed
 from engine.domain.people.consent import history, location_precision, sharing, with_statements
 from engine.domain.people.counting import digests, is_whole, stamped
@@ -77,6 +78,8 @@ class Verdict(msgspec.Struct, frozen=True, kw_only=True):
 def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Observation:
     """The profile after `event`. Consent comes first, so that a position is kept only as exactly
     as this very event still allows; presence before counting, because visits are counted too."""
+    if profile.account:
+        return companies.observed(rules, profile, event, now)
     workspace = rules.workspace
     consent = with_statements(profile.consent, event, workspace)
     devices = fold.with_device(profile.devices, event, workspace)
@@ -91,6 +94,10 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
         profile, outcome = outcomes.with_outcome(profile, event)
         event, sets_off = outcome or event, outcome is not None
 
+    before = profile
+    unjoined: tuple[str, ...] = ()
+    if accounts.concerned(profile, event):
+        profile, event, unjoined = accounts.placed(profile, event)
     triggers: list[Trigger] = []
     if (kind := TRIGGERS.get(event.kind)) is not None and sets_off:
         triggers.append(Trigger(kind, event.name, event.timestamp))
@@ -117,6 +124,8 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
             triggers.append(waited(rules, event))
     elif is_internal(event) and event.name == deferral.DEFERRED:
         triggers.append(resumed(rules, event))
+    elif is_internal(event) and event.name == companies.TOLD and event.group_id is not None:
+        triggers.append(Trigger(TriggerKind.AUDIENCE, event.properties["change"], event.timestamp))
     past = profile.past
     if triggers and (rules.watched_by_trigger or rules.waits_by_trigger):
         remembered = memory.remember(
@@ -147,8 +156,14 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
             counts, left_out = computed.count_in(counts, counted, scope, trigger.at, workspace)
             notes += left_out
 
+    feeds: tuple[Feed, ...] = ()
+    if event.group_id is not None:
+        if not is_internal(event):
+            clock = timezone or sighted.presence.zone
+            feeds = account_feeds.handed_on(rules, before, event, triggers, clock, now)
+        alarms = account_feeds.of_account(alarms, event.group_id)
     traits, left_out = fold.with_traits(profile.traits, event, workspace)
-    notes += left_out
+    notes += left_out + unjoined
     after = msgspec.structs.replace(
         profile,
         seq=profile.seq + 1,
@@ -165,6 +180,7 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
         waiting=waiting,
         computed=counts,
         counted=stamped(profile, workspace),
+        handed_on=account_feeds.stamped(rules, before, profile) if profile.accounts else b"",
         timezone=timezone,
         locale=locale,
     )
@@ -175,6 +191,7 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
         notes=notes,
         alarms=alarms,
         past=profile.past,
+        feeds=feeds,
     )
     if (
         audiences.is_stale(rules, profile, now)
@@ -260,6 +277,8 @@ def judge(
         scores=scores or {},
         past=seen.past,
         paused=rules.paused,
+        company=seen.company,
+        account_audiences=rules.account_audiences,
     )
     scope = scope_of(rules, seen, now, local, address, scores or {})
     candidates = list(put_forward(rules, matched, scope, profile, slots.placements))
@@ -288,7 +307,7 @@ def judge(
         room -= won.channel == "in_app"
         sends.append(Sending(decision, won, device_id, address))
         if not won.stands_alone or (won.is_contract and not won.is_action and rules.follows_outcomes):
-            contact = contest.contact_of(decision, won)
+            contact = contest.contact_of(decision, won, seen.event.group_id)
             profile = fold.with_contact(profile, contact, now - rules.contact_horizon)
             if rules.expires and decision.expires_at is not None:
                 alarms += outcomes.expiring(contact, won.offer, decision.expires_at)

@@ -8,8 +8,10 @@ from typing import Any
 
 import msgspec
 
+from engine.domain.account_views import Company
 from engine.domain.offers.rules import RuleSet, TriggerKind
 from engine.domain.offers.scope import Scope
+from engine.domain.people.account_feeds import Feed
 from engine.domain.people.audiences import Followed
 from engine.domain.people.events import Event
 from engine.domain.people.memory import Occurrence
@@ -40,7 +42,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     """The profile after the event, the event as it may be kept, what it set off, and the timers that
     it sets and calls off. `past` is what was remembered before the event. Where it hangs on scores
     who is in which audience, `needed` names their models and `scope` what they read; then `settle`
-    comes before `judge`. `sky` is the weather and the sun where the person is, as far as known."""
+    comes before `judge`. `sky` is the weather and the sun where the person is, as far as known;
+    `feeds` what it leaves for accounts, and `company` the account that it is of."""
 
     profile: Profile
     event: Event
@@ -52,6 +55,8 @@ class Observation(msgspec.Struct, frozen=True, kw_only=True):
     followed: Followed | None = None
     past: Past = {}
     sky: Mapping[str, Any] = {}
+    feeds: tuple[Feed, ...] = ()
+    company: Company | None = None
 
     def __repr__(self) -> str:
         return f"Observation({self.event!r}, {len(self.triggers)} triggers)"

@@ -82,7 +82,7 @@ def read_event(item: Item, kind: Kind, receipt: Receipt) -> Event | Refusal:
     user_id = identifier(item.user_id)
     anonymous_id = identifier(item.anonymous_id)
     previous_id = identifier(item.previous_id)
-    group_id = identifier(item.group_id)
+    group_id = identifier(item.group_id) if kind is Kind.GROUP else None
     properties = item.properties if type(item.properties) is dict else {}
     if kind is Kind.MERGE:
         user_id, anonymous_id, previous_id = _merged_ids(item, user_id, anonymous_id, previous_id)

@@ -22,13 +22,21 @@ from engine.domain.offers.rules import Audience, Offer, Rule, RuleSet, Workspace
 from engine.domain.places.progress import Tell, say_nothing
 from engine.formats.located_yaml import LARGEST_FILE_BYTES, MapNode, Scalar, read
 from engine.formats.problems import Problem, in_order
+from engine.formats.workspace_accounts import with_accounts
 from engine.formats.workspace_actions import action
-from engine.formats.workspace_audiences import audiences
+from engine.formats.workspace_audiences import accounts, audiences, is_of_accounts, people
 from engine.formats.workspace_filing import filed
 from engine.formats.workspace_labels import check_offer, check_rule, readers, uses
 from engine.formats.workspace_memory import Memory
 from engine.formats.workspace_models import MODELS_PREFIX, model, name_of
-from engine.formats.workspace_names import Declared, fence_names, message_members, profile_types
+from engine.formats.workspace_names import (
+    ACCOUNT,
+    Declared,
+    account_types,
+    fence_names,
+    message_members,
+    profile_types,
+)
 from engine.formats.workspace_offers import offer
 from engine.formats.workspace_places import Places, Said
 from engine.formats.workspace_rules import rule
@@ -107,6 +115,8 @@ class _Ground(msgspec.Struct, frozen=True, eq=False):
     declared: Declared
     models: Mapping[str, ModelCard]
     audiences: tuple[Audience, ...]
+    companies: tuple[Audience, ...]
+    """Audiences of accounts."""
 
 
 def load(
@@ -181,7 +191,9 @@ def load(
             plans,
             tell,
         )
-        said_of_weather = any(b"weather" in data for name, data in sources.items() if is_rule_file(name))
+        texts = [data for name, data in sources.items() if is_rule_file(name)]
+        rule_set = with_accounts(rule_set, ground.companies, declared.account, texts)
+        said_of_weather = any(b"weather" in data for data in texts)
         rule_set = msgspec.structs.replace(rule_set, reads_weather=said_of_weather)
     return Loaded(
         rule_set=rule_set,
@@ -220,11 +232,14 @@ def _ground(
     for entry in said.geofences:
         places.add(entry)
     placed = places.read()
+    audiences_of_accounts = {word: entry for word, entry in said.audiences.items() if is_of_accounts(entry)}
+    audiences_of_people = {word: e for word, e in said.audiences.items() if word not in audiences_of_accounts}
     declared = Declared(
         purposes=frozenset(workspace.purposes),
         offers=frozenset(said.offers),
         actions=frozenset(said.actions),
-        audiences=frozenset(said.audiences),
+        audiences=frozenset(audiences_of_people),
+        account_audiences=frozenset(audiences_of_accounts),
         trips=frozenset(said.trips),
         fences=placed.fences,
         fence_names=placed.names,
@@ -235,7 +250,11 @@ def _ground(
         places_complete=places.is_complete,
     )
     workspace = with_computed(workspace, said.settings, problems, declared)
-    declared = msgspec.structs.replace(declared, profile=_profile(workspace, said))
+    declared = msgspec.structs.replace(
+        declared,
+        profile=_profile(workspace, said, audiences_of_people),
+        account=_account(workspace, said, audiences_of_accounts),
+    )
 
     cards = _cards(models, problems)
     declared = msgspec.structs.replace(
@@ -244,8 +263,10 @@ def _ground(
         complete=declared.complete and len(cards) == sum(map(is_rule_file, models)),
     )
     known = _models(cards, models, problems, declared)
-    peopled = audiences(said.audiences, problems, declared, workspace, known, said.settings)
-    return _Ground(workspace, declared, known, peopled)
+    peopled = audiences(audiences_of_people, problems, people(declared, workspace), known, said.settings)
+    subject = accounts(declared, workspace)
+    companies = audiences(audiences_of_accounts, problems, subject, {}, said.settings)
+    return _Ground(workspace, declared, known, peopled, companies)
 
 
 def _names_below(placed: Said) -> Mapping[Set[str], Names]:
@@ -253,7 +274,18 @@ def _names_below(placed: Said) -> Mapping[Set[str], Names]:
     return {ids: fence_names(placed.of_tag(tag)) for tag, ids in placed.tags.items()}
 
 
-def _profile(workspace: Workspace, said: Sections) -> Names:
+def _account(workspace: Workspace, said: Sections, audiences_of: Iterable[str]) -> Names:
+    """The types below `account`, by the same rules."""
+    types: dict[str, Type | Words | Names] = {}
+    entry = said.settings.get("accounts")
+    computed = entry.node.entries.get("computed") if entry and isinstance(entry.node, MapNode) else None
+    if computed is not None and isinstance(computed.node, MapNode):
+        types.update(dict.fromkeys(computed.node.entries, Type.ANY))
+    types.update(account_types(workspace.account_computed, audiences_of))
+    return types if said.complete else {**types, "audiences": ACCOUNT["audiences"]}
+
+
+def _profile(workspace: Workspace, said: Sections, audiences_of: Iterable[str]) -> Names:
     """The types below `profile`. A trait whose declaration is faulty may be of any, and where a file
     could not be read an audience may be in it."""
     types: dict[str, Type | Words | Names] = {}
@@ -261,7 +293,7 @@ def _profile(workspace: Workspace, said: Sections) -> Names:
         entry = said.settings.get(section)
         if entry is not None and isinstance(entry.node, MapNode):
             types.update(dict.fromkeys(entry.node.entries, Type.ANY))
-    types.update(profile_types(workspace.traits.values(), workspace.computed, said.audiences))
+    types.update(profile_types(workspace.traits.values(), workspace.computed, audiences_of))
     return types if said.complete else {**types, "audiences": Type.LIST}
 
 

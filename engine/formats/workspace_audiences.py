@@ -1,4 +1,4 @@
-"""`audiences:`: people of whom something is true, each after those that it rests on."""
+"""`audiences:`: people, or accounts, of whom something is true, each after those that it rests on."""
 
 from __future__ import annotations
 
@@ -23,6 +23,35 @@ DEEPEST: Final = 50
 _READS: Final = "profile.audiences"
 
 
+class Subject(msgspec.Struct, frozen=True):
+    """Who is in some audiences: the root of their conditions, what these may read, and the traits."""
+
+    root: str
+    names: Names
+    computed: tuple[Computed, ...]
+    sections: tuple[str, ...]
+    """Where in workspace.yaml the traits are declared."""
+
+    @property
+    def reads(self) -> str:
+        return f"{self.root}.audiences"
+
+
+def people(declared: Declared, workspace: Workspace) -> Subject:
+    return Subject("profile", audience_names(declared), workspace.computed, ("traits", "computed"))
+
+
+def accounts(declared: Declared, workspace: Workspace) -> Subject:
+    names: Names = {"account": declared.account, "now": Type.TIMESTAMP}
+    return Subject("account", names, workspace.account_computed, ("accounts",))
+
+
+def is_of_accounts(entry: Entry) -> bool:
+    """Whether it is an audience of accounts, as far as it can be read."""
+    of = entry.node.entries.get("of") if isinstance(entry.node, MapNode) else None
+    return of is not None and isinstance(of.node, Scalar) and of.node.text == "account"
+
+
 class _Said(msgspec.Struct, frozen=True):
     """A sound condition, where it stands, and the audiences that it names."""
 
@@ -35,8 +64,7 @@ class _Said(msgspec.Struct, frozen=True):
 def audiences(
     entries: Mapping[str, Entry],
     problems: Problems,
-    declared: Declared,
-    workspace: Workspace,
+    subject: Subject,
     models: Mapping[str, ModelCard],
     settings: Mapping[str, Entry],
 ) -> tuple[Audience, ...]:
@@ -44,12 +72,12 @@ def audiences(
     said = {
         word: one
         for word, entry in entries.items()
-        if (one := _condition(entry, problems, declared, models)) is not None
+        if (one := _condition(entry, problems, subject, models)) is not None
     }
-    texts = _definitions(settings)
+    texts = _definitions(settings, subject)
     found: dict[str, Audience] = {}
     for word in _ordered(said, problems):
-        audience = _audience(word, said[word], problems, declared, workspace, texts, found)
+        audience = _audience(word, said[word], problems, subject, models, texts, found)
         if audience is not None:
             found[word] = audience
     return tuple(found.values())
@@ -73,29 +101,30 @@ def audience_names(declared: Declared) -> Names:
 
 
 def _condition(
-    entry: Entry, problems: Problems, declared: Declared, models: Mapping[str, ModelCard]
+    entry: Entry, problems: Problems, subject: Subject, models: Mapping[str, ModelCard]
 ) -> _Said | None:
     name(entry.key, problems, "the name of an audience")
     node: AnyNode = entry.node
     if isinstance(node, MapNode):
         found = fields(node, problems, ("of", "if")) or {}
-        if "of" in found and choice(found["of"], problems, ("person",), ("account",)) is None:
+        if "of" in found and choice(found["of"], problems, ("person", "account")) is None:
             return None
         if "if" not in found:
             problems.append(node.problem('"if" is missing'))
             return None
         node = found["if"]
     before = len(problems)
-    condition = expression(node, problems, audience_names(declared), Type.BOOL)
+    condition = expression(node, problems, subject.names, Type.BOOL)
     foreign = {f"there is no `{root}`" for root in _OF_EVENTS}
+    whom = "a person" if subject.root == "profile" else "an account"
     for number in range(before, len(problems)):
         if problems[number].message in foreign:
-            message = f"{problems[number].message} in an audience: it is of a person at any time"
+            message = f"{problems[number].message} in an audience: it is of {whom} at any time"
             problems[number] = msgspec.structs.replace(problems[number], message=message, suggestion=None)
     if condition is None or not isinstance(node, Scalar):
         return None
-    if _READS in condition.reads:
-        hint = 'write "NAME" in profile.audiences'
+    if subject.reads in condition.reads:
+        hint = f'write "NAME" in {subject.reads}'
         problems.append(node.problem("an audience asks for another one by its name", hint))
         return None
     for model in sorted(_models(condition, models)):
@@ -104,7 +133,7 @@ def _condition(
             message = f'the model "{model}" reads profile.audiences: no audience can rest on its score'
             problems.append(node.problem(message))
             return None
-    prefix = f"{_READS}."
+    prefix = f"{subject.reads}."
     names = frozenset(path.removeprefix(prefix) for path in condition.reads if path.startswith(prefix))
     return _Said(entry, node, condition, names)
 
@@ -148,21 +177,21 @@ def _audience(
     word: str,
     one: _Said,
     problems: Problems,
-    declared: Declared,
-    workspace: Workspace,
+    subject: Subject,
+    models: Iterable[str],
     texts: Mapping[str, str],
     found: Mapping[str, Audience],
 ) -> Audience | None:
-    ticking = frozenset(c.name for c in workspace.computed if c.kind is ComputedKind.DAYS_SINCE)
+    ticking = frozenset(c.name for c in subject.computed if c.kind is ComputedKind.DAYS_SINCE)
     try:
-        moments = compile_moments(one.node.text, audience_names(declared), ticking)
+        moments = compile_moments(one.node.text, subject.names, ticking)
     except ExpressionError as error:
         problems.extend(located(one.node, problem) for problem in error.problems)
         return None
-    read = _read_traits(one.condition, workspace.computed)
+    read = _read_traits(one.condition, subject)
     rests_on = [one.node.text]
     rests_on += [texts.get(path, "") for path in sorted(one.condition.reads)]
-    rests_on += [texts.get(f"profile.{trait.name}", "") for trait in read]
+    rests_on += [texts.get(f"{subject.root}.{trait.name}", "") for trait in read]
     rests_on += [found[other].digest.hex() for other in sorted(one.names) if other in found]
     return Audience(
         name=word,
@@ -171,15 +200,15 @@ def _audience(
         moments=moments,
         ticking=tuple(trait for trait in read if trait.kind is ComputedKind.DAYS_SINCE),
         shifting=read,
-        models=_models(one.condition, declared.models),
+        models=_models(one.condition, models) if subject.root == "profile" else frozenset(),
     )
 
 
-def _read_traits(condition: Expression, computed: tuple[Computed, ...]) -> tuple[Computed, ...]:
+def _read_traits(condition: Expression, subject: Subject) -> tuple[Computed, ...]:
     """The computed traits that a condition depends on, through others as well."""
-    by_name = {trait.name: trait for trait in computed}
+    by_name = {trait.name: trait for trait in subject.computed}
     found: dict[str, Computed] = {}
-    waiting = [path.removeprefix("profile.") for path in sorted(condition.reads)]
+    waiting = [path.removeprefix(f"{subject.root}.") for path in sorted(condition.reads)]
     while waiting:
         trait = by_name.get(waiting.pop())
         if trait is not None and trait.name not in found:
@@ -188,13 +217,15 @@ def _read_traits(condition: Expression, computed: tuple[Computed, ...]) -> tuple
     return tuple(found.values())
 
 
-def _definitions(settings: Mapping[str, Entry]) -> Mapping[str, str]:
+def _definitions(settings: Mapping[str, Entry], subject: Subject) -> Mapping[str, str]:
     """How each trait is declared, as it is written."""
     texts: dict[str, str] = {}
-    for section in ("traits", "computed"):
+    for section in subject.sections:
         entry = settings.get(section)
+        if section == "accounts" and entry is not None and isinstance(entry.node, MapNode):
+            entry = entry.node.entries.get("computed")
         if entry is not None and isinstance(entry.node, MapNode):
             for word, trait in entry.node.entries.items():
                 node = trait.node
-                texts[f"profile.{word}"] = node.source.text[node.start : node.end]
+                texts[f"{subject.root}.{word}"] = node.source.text[node.start : node.end]
     return texts

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-from engine.domain.offers.expressions import Expression, Names
+from engine.domain.offers.expressions import Names
 from engine.domain.offers.rules import Cap, Channel, Counted, Purpose
 from engine.formats.located_yaml import AnyNode, ListNode, Scalar
 from engine.formats.workspace_patterns import by_path
-from engine.formats.workspace_values import Problems, choice, fields, not_yet, unresolved, whole, window
+from engine.formats.workspace_values import Problems, choice, fields, unresolved, whole, window
 
 
 def caps(
@@ -42,12 +42,14 @@ def _cap(
     times = whole(found["times"], problems, "times") if "times" in found else None
     per = window(found["per"], problems) if "per" in found else None
     channel = purpose = count = by = None
+    of_account = False
     if "count" in found:
         count = choice(found["count"], problems, ("offered", "delivered", "shown"))
     if "channel" in found:
         channel = choice(found["channel"], problems, ("push", "in_app"))
     if "by" in found:
-        by = _by(found["by"], problems, below)
+        of_account = isinstance(found["by"], Scalar) and found["by"].text == "account"
+        by = by_path(found["by"], problems, below) if not of_account else None
     if "purpose" in found:
         purpose = _purpose(found["purpose"], problems, purposes)
     if times is None or per is None:
@@ -58,15 +60,9 @@ def _cap(
         channel=cast(Channel | None, channel),
         purpose=purpose,
         by=by,
+        of_account=of_account,
         count=cast(Counted | None, count) or "offered",
     )
-
-
-def _by(node: AnyNode, problems: Problems, below: Names | None) -> Expression | None:
-    if isinstance(node, Scalar) and node.text == "account":
-        problems.append(not_yet(node))
-        return None
-    return by_path(node, problems, below)
 
 
 def _purpose(node: AnyNode, problems: Problems, purposes: Mapping[str, Purpose]) -> str | None:

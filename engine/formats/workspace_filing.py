@@ -62,6 +62,9 @@ def filed(
     computed_by_trigger = filed_by_trigger(
         (trait.pattern, trait) for trait in workspace.computed if trait.pattern is not None
     )
+    rolled_up = filed_by_trigger(
+        (trait.pattern, trait) for trait in workspace.account_computed if trait.pattern is not None
+    )
     converting = [offer for offer in offers.values() if offer.converts is not None]
     converts_by_trigger = filed_by_trigger(
         (offer.converts.pattern, offer) for offer in converting if offer.converts is not None
@@ -71,9 +74,10 @@ def filed(
         *(rule.when for rule in by_name),
         *(one.pattern for one in remembered),
         *(trait.pattern for trait in workspace.computed if trait.pattern is not None),
+        *(trait.pattern for trait in workspace.account_computed if trait.pattern is not None),
         *(offer.converts.pattern for offer in converting if offer.converts is not None),
     ]
-    named = (by_trigger, waits_by_trigger, watched_by_trigger, computed_by_trigger)
+    named = (by_trigger, waits_by_trigger, watched_by_trigger, computed_by_trigger, rolled_up)
     told = {name for name in OUTCOMES if any((TriggerKind.EVENT, name) in filed for filed in named)}
     contracts = {purpose.name for purpose in workspace.purposes.values() if purpose.basis == "contract"}
     return RuleSet(

@@ -7,6 +7,7 @@ from typing import Final
 
 import msgspec
 
+from engine.domain.companies import WELL_KNOWN
 from engine.domain.offers.expressions import (
     Expression,
     ExpressionError,
@@ -51,7 +52,7 @@ BUILT_IN: Final[Names] = {"last_seen": Type.TIMESTAMP, "audiences": Type.LIST}
 """Of `profile`, without anyone declaring it."""
 
 LATER_BUILT_IN: Final = frozenset(("sessions", "seconds_in_app", "installed_at", "attribution"))
-_LATER: Final = frozenset(("account", "member", *(f"profile.{name}" for name in LATER_BUILT_IN)))
+_LATER: Final = frozenset(f"profile.{name}" for name in LATER_BUILT_IN)
 """Names of the language, dotted, that nothing stands behind yet."""
 
 _TRAIT_TYPES: Final[Mapping[str, Type]] = {
@@ -61,6 +62,14 @@ _TRAIT_TYPES: Final[Mapping[str, Type]] = {
     "timestamp": Type.TIMESTAMP,
     "list": Type.LIST,
 }
+
+
+ACCOUNT: Final[Names] = {
+    "id": Type.STRING,
+    "audiences": Type.LIST,
+    **{trait.name: _TRAIT_TYPES[trait.type] for trait in WELL_KNOWN.values()},
+}
+"""Of `account`, without anyone declaring it."""
 
 
 class Declared(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,11 +83,13 @@ class Declared(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     profile: Names = msgspec.field(default_factory=lambda: BUILT_IN)
+    account: Names = msgspec.field(default_factory=lambda: ACCOUNT)
     models: frozenset[str] = frozenset()
     purposes: frozenset[str] = frozenset()
     offers: frozenset[str] = frozenset()
     actions: frozenset[str] = frozenset()
     audiences: frozenset[str] = frozenset()
+    account_audiences: frozenset[str] = frozenset()
     trips: frozenset[str] = frozenset()
     fences: Mapping[str, Fence] = {}
     fence_names: Set[str] = frozenset()
@@ -95,6 +106,13 @@ def profile_types(
     """The types of everything below `profile`."""
     types = {**BUILT_IN, "audiences": Words(frozenset(audiences))}
     types.update((trait.name, _TRAIT_TYPES[trait.type]) for trait in traits)
+    types.update((trait.name, computed_type(trait)) for trait in computed)
+    return types
+
+
+def account_types(computed: Iterable[Computed], audiences: Iterable[str]) -> Names:
+    """The types of everything below `account`."""
+    types: dict[str, Type | Words | Names] = {**ACCOUNT, "audiences": Words(frozenset(audiences))}
     types.update((trait.name, computed_type(trait)) for trait in computed)
     return types
 
@@ -131,6 +149,8 @@ def person_names(declared: Declared) -> Names:
     """What can be asked of a person at any moment; a model's inputs are of these."""
     return {
         "profile": declared.profile,
+        "account": declared.account,
+        "member": Type.MAP,
         "event": EVENT,
         "weather": Type.MAP,
         "device": DEVICE,
@@ -166,6 +186,8 @@ def message_members(declared: Declared) -> Members:
     all_known = declared.complete and declared.places_complete
     return {
         "profile": frozenset(declared.profile),
+        "account": frozenset(declared.account),
+        "member": None,
         "event": frozenset(EVENT),
         "geofence": frozenset(declared.everywhere) if all_known else None,
         "weather": None,

@@ -25,7 +25,7 @@ from engine.formats.workspace_computed import computed
 from engine.formats.workspace_consent import DEFAULT_PURPOSES, EXACT, consent
 from engine.formats.workspace_identities import DEFAULT_NAMESPACES, identities, traits
 from engine.formats.workspace_labels import Labels, check_declared
-from engine.formats.workspace_names import Declared
+from engine.formats.workspace_names import ACCOUNT, Declared
 from engine.formats.workspace_values import (
     MONTH,
     Problems,
@@ -33,7 +33,6 @@ from engine.formats.workspace_values import (
     currency,
     duration,
     fields,
-    not_yet,
     number,
     share,
     shown,
@@ -114,13 +113,20 @@ def with_computed(
     if (entry := entries.get("computed")) is not None:
         people = computed(entry.node, problems, declared, frozenset(taken))
     if (entry := entries.get("accounts")) is not None:
-        problems.append(not_yet(entry.key))
         found = fields(entry.node, problems, ("computed",), expected="fields such as {computed: {…}}") or {}
         if "computed" in found:
             accounts = computed(found["computed"], problems, declared, frozenset())
+            _check_free(found["computed"], problems)
     return msgspec.structs.replace(
         workspace, computed=people, counted_stamp=stamp_of(people), account_computed=accounts
     )
+
+
+def _check_free(node: AnyNode, problems: Problems) -> None:
+    """No roll-up may have the name of something that every account has."""
+    for word, entry in node.entries.items() if isinstance(node, MapNode) else ():
+        if word in ACCOUNT:
+            problems.append(entry.key.problem(f'every account has "{word}" already'))
 
 
 def _consent(

@@ -72,6 +72,10 @@ def _schedule(node: MapNode, problems: Problems, declared: Declared) -> Pattern 
             problems.append(written.problem(str(fault), _HINT))
     if "audience" in found:
         word = _audience(found["audience"], problems, declared)
+        if word in declared.account_audiences:
+            message = f'"{word}" is of accounts: a schedule is for people'
+            problems.append(found["audience"].problem(message))
+            return None
     else:
         problems.append(node.problem('"audience" is missing: whom the schedule is for'))
     over = duration(found["over"], problems) if "over" in found else SPREAD
@@ -115,8 +119,9 @@ def _audience(node: AnyNode, problems: Problems, declared: Declared) -> str | No
     if word is None or not isinstance(node, Scalar):
         return None
     word = word.removeprefix(_NOT)
-    if word not in declared.audiences:
+    known = declared.audiences | declared.account_audiences
+    if word not in known:
         if declared.complete:
-            problems.append(unresolved(node, "audience", word, declared.audiences))
+            problems.append(unresolved(node, "audience", word, known))
         return None
     return word

@@ -10,7 +10,9 @@ GROUP BY a.audience ORDER BY a.audience;
 
 -- name: known
 -- Every audience that has, or had, members.
-SELECT audience FROM audience_sizes UNION SELECT audience FROM audience_members ORDER BY 1;
+SELECT audience FROM audience_sizes
+UNION SELECT audience FROM audience_members WHERE NOT starts_with(audience, '$')
+ORDER BY 1;
 
 -- name: members
 -- From behind one member on, in the order of their ids, which begin with the bucket.

@@ -12,6 +12,8 @@ from zoneinfo import ZoneInfo
 from engine.domain.offers.rules import Cap, During, QuietHours, Window
 from engine.domain.people.profiles import Contact
 
+ACCOUNT = "account"
+"""Under which name an offer made keeps the account that it was made for, where that is counted."""
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
@@ -62,6 +64,7 @@ def counted(contacts: Iterable[Contact], cap: Cap, local: datetime, rule: str | 
         and (cap.channel is None or c.channel == cap.channel)
         and (cap.purpose is None or c.purpose == cap.purpose)
         and (cap.by is None or c.by.get(cap.by.text, "") == value)
+        and (not cap.of_account or c.by.get(ACCOUNT, "") == value)
         and _came_to(c, cap)
     )
 

@@ -36,6 +36,8 @@ HORIZON: Final = timedelta(days=3660)
 
 _DAY: Final = timedelta(days=1)
 _MICROSECOND: Final = timedelta(microseconds=1)
+_GROWING: Final = frozenset(("profile", "account"))
+"""Roots whose members may grow by themselves."""
 _ORDERINGS: Final = frozenset(("<", "<=", ">", ">="))
 
 ScopeAt = Callable[[datetime], Scope]
@@ -111,7 +113,7 @@ class _Finder:
     def is_ticking(self, node: Node) -> bool:
         if isinstance(node, Select):
             owner = node.operand
-            return isinstance(owner, Name) and owner.name == "profile" and node.member in self.ticking
+            return isinstance(owner, Name) and owner.name in _GROWING and node.member in self.ticking
         return isinstance(node, Name) and node.name == "now"
 
     def refuse(self, node: Node) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from engine.domain.offers import arbitration, deferral, eligibility
+from engine.domain.offers import arbitration, caps, deferral, eligibility
 from engine.domain.offers.decisions import ORDER, Decision, Judged, Outcome, Reason, decision_id
 from engine.domain.offers.deferral import Deferred
 from engine.domain.offers.eligibility import Candidate, Circumstances, Stop, Worth
@@ -85,11 +85,14 @@ def decide_group(
     )
     if deferred is None or best is None:
         return Contest(decision, won)
-    return Contest(decision, None, deferral.alarm(group[best][0], deferred, decision.id, circumstances.now))
+    account = circumstances.event.group_id
+    alarm = deferral.alarm(group[best][0], deferred, decision.id, circumstances.now, account)
+    return Contest(decision, None, alarm)
 
 
-def contact_of(decision: Decision, won: Candidate) -> Contact:
-    """What the person's document keeps of an offer made: for caps, and for what becomes of it."""
+def contact_of(decision: Decision, won: Candidate, account: str | None = None) -> Contact:
+    """What the person's document keeps of an offer made: for caps, and for what becomes of it; and that
+    of their `account`, whose caps count it too."""
     return Contact(
         at=decision.decided_at,
         offer=won.offer.id,
@@ -98,8 +101,15 @@ def contact_of(decision: Decision, won: Candidate) -> Contact:
         purpose=won.purpose.name,
         decision=decision.id,
         uncounted=won.is_contract,
-        by={cap.by.text: won.value_of(cap.by) for cap in won.rule.caps if cap.by is not None},
+        by=_counted_by(won, account),
     )
+
+
+def _counted_by(won: Candidate, account: str | None) -> dict[str, str]:
+    by = {cap.by.text: won.value_of(cap.by) for cap in won.rule.caps if cap.by is not None}
+    if any(cap.of_account for cap in won.rule.caps):
+        by[caps.ACCOUNT] = account or ""
+    return by
 
 
 def _judged(candidate: Candidate, result: Worth | Stop, stop: Stop | None) -> Judged:

@@ -79,7 +79,9 @@ def next_at(clock: time, local: datetime) -> datetime:
     raise AssertionError("a day has a time of day")
 
 
-def alarm(c: Candidate, deferred: Deferred, decision: str, decided_at: datetime) -> Alarms:
+def alarm(
+    c: Candidate, deferred: Deferred, decision: str, decided_at: datetime, account: str | None = None
+) -> Alarms:
     """The timer that takes a candidate up again. A rule has one for each person, and value that it
     waits by: what is put off anew takes the place of what was."""
     told: dict[str, Any] = {
@@ -94,4 +96,7 @@ def alarm(c: Candidate, deferred: Deferred, decision: str, decided_at: datetime)
     if c.scope.trip:
         told["trip"] = dict(c.scope.trip)
     identifier = f"{DEFERRED}:{c.rule.id}:{c.value_of(c.rule.when.by)}"
-    return Alarms((timer(identifier, deferred.due_at, DEFERRED, told, paced=True),))
+    one = timer(identifier, deferred.due_at, DEFERRED, told, paced=True)
+    if account is not None:
+        one = msgspec.structs.replace(one, event=msgspec.structs.replace(one.event, group_id=account))
+    return Alarms((one,))

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from engine.domain.account_views import Company
 from engine.domain.offers import caps, pauses
 from engine.domain.offers.arbitration import expected_value
 from engine.domain.offers.assignment import is_rolled_out, place
@@ -77,8 +78,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 class Circumstances(msgspec.Struct, frozen=True, kw_only=True):
     """What all candidates of one event share. `fences_at_newest` are the fences around the newest
     fix of the same request, None where that is the event's own; `past` is what was remembered before
-    the event; `scores` holds what the models
-    said so far, None for a model that failed."""
+    the event; `company` is the account that it is of, where anything looks at that; `scores` holds what
+    the models said so far, None for a model that failed."""
 
     workspace: Workspace
     profile: Profile
@@ -90,6 +91,8 @@ class Circumstances(msgspec.Struct, frozen=True, kw_only=True):
     scores: Mapping[str, float | None]
     past: Past = {}
     paused: Paused = NOTHING_PAUSED
+    company: Company | None = None
+    account_audiences: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         return "Circumstances(…)"
@@ -201,10 +204,23 @@ def audience(c: Candidate, now: Circumstances) -> Stop | None:
     elif c.trigger is TriggerKind.SCHEDULE:
         wanted_of = ((c.rule.when.name, True), *wanted_of)
     for name, wanted in wanted_of:
-        if (name in now.profile.audiences.since) is not wanted:
+        if name in now.account_audiences:
+            if (stop := _account_audience(name, wanted, now)) is not None:
+                return stop
+        elif (name in now.profile.audiences.since) is not wanted:
             return Stop(Reason.NOT_IN_AUDIENCE, {"audience": name if wanted else f"!{name}"})
     if not is_rolled_out(c.rule, now.profile.cohort_key):
         return Stop(Reason.NOT_IN_AUDIENCE, {"rollout": c.rule.rollout})
+    return None
+
+
+def _account_audience(name: str, wanted: bool, now: Circumstances) -> Stop | None:
+    """Of accounts it is asked whether the event's one is in it, which needs one that is known."""
+    known = now.company.audiences if now.company is not None else None
+    if known is None:
+        return Stop(Reason.CONDITION_UNKNOWN, {"audience": name, "of": "account"})
+    if (name in known) is not wanted:
+        return Stop(Reason.NOT_IN_AUDIENCE, {"audience": name if wanted else f"!{name}", "of": "account"})
     return None
 
 
@@ -244,7 +260,11 @@ def frequency(c: Candidate, now: Circumstances) -> Stop | None:
         if count >= cap.times:
             return _capped(cap.times, cap.per.text, count, "workspace")
     for cap in c.rule.caps:
-        count = caps.counted(now.profile.contacts, cap, now.local, c.rule.id, c.value_of(cap.by))
+        contacts, value = now.profile.contacts, c.value_of(cap.by)
+        if cap.of_account:
+            value = now.event.group_id or ""
+            contacts = now.company.contacts if now.company is not None else contacts
+        count = caps.counted(contacts, cap, now.local, c.rule.id, value)
         if count >= cap.times:
             return _capped(cap.times, cap.per.text, count, c.rule.id)
     return None

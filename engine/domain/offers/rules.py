@@ -90,14 +90,16 @@ Counted = Literal["offered", "delivered", "shown"]
 
 class Cap(msgspec.Struct, frozen=True, kw_only=True):
     """At most `times` offers per person and window. On a rule it counts that rule's offers, for each
-    value of `by` apart; in the workspace it counts all, or those of one channel or purpose. `count` says
-    what an offer must have come to."""
+    value of `by` apart, or `of_account` those to all members of the event's account together; in the
+    workspace it counts all, or those of one channel or purpose. `count` says what an offer must have come
+    to."""
 
     times: int
     per: Window
     channel: Channel | None = None
     purpose: str | None = None
     by: Expression | None = None
+    of_account: bool = False
     count: Counted = "offered"
 
 
@@ -320,6 +322,17 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
     """The digests of all audiences, one after the other: what a profile was checked against."""
     audiences_read_all: bool = False
     """Whether one of them reads what any event may change, such as when the person was last seen."""
+    of_accounts: RuleSet | None = None
+    """What goes for the profiles of accounts: their roll-ups, as computed traits, and their audiences."""
+    account_reads: frozenset[str] = frozenset()
+    """The names below `account` that anything reads, `audiences` among them where a rule asks for one."""
+    account_audiences: frozenset[str] = frozenset()
+    uses_accounts: bool = False
+    """Whether anything may look at `account` or `member`."""
+    caps_accounts: bool = False
+    """Whether a cap counts the offers to all members of an account."""
+    timestamps: frozenset[str] = frozenset()
+    """Of `of_accounts`: the names that read as a time."""
     waits_by_trigger: Mapping[tuple[TriggerKind, str], tuple[Rule, ...]] = {}
     watched_by_trigger: Mapping[tuple[TriggerKind, str], tuple[Watched, ...]] = {}
     scheduled: tuple[Rule, ...] = ()
@@ -344,6 +357,11 @@ class RuleSet(msgspec.Struct, frozen=True, kw_only=True):
     """What operators have stopped: not of the files, but swapped as they are."""
     contact_horizon: timedelta = timedelta(days=400)
     """How far back any cap looks: offers made before are forgotten."""
+
+    @property
+    def reads_accounts(self) -> bool:
+        """Whether a decision may hang on the document of the event's account."""
+        return bool(self.account_reads) or self.caps_accounts
 
     def __repr__(self) -> str:
         return f"RuleSet({self.revision!r}, {len(self.rules)} rules)"

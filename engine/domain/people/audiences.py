@@ -8,6 +8,9 @@ of whom a condition is true already when its audience is declared are members, b
 Conditions that read a propensity are looked at with every event that changes something of the
 person, where the score can still change the answer; a score that moves with time alone does not
 move anybody.
+
+Accounts are in audiences of accounts in the same way: their conditions read `account`, which is bound to
+the same profile.
 """
 
 from __future__ import annotations
@@ -129,7 +132,7 @@ def _checked(
     since = dict(kept.since)
     view = computed.profile_view(profile, rules.workspace, now)
     view["audiences"] = list(since)
-    scope = Scope(profile=view, propensity=scores or {}, now=now)
+    scope = Scope(profile=view, account=view, propensity=scores or {}, now=now)
     changes: list[Change] = []
     needed: set[str] = set()
     for audience in rules.audiences if only is None else only:
@@ -173,7 +176,8 @@ def _turns(
 ) -> Iterator[datetime]:
     def scope_at(at: datetime) -> Scope:
         grown = computed.read(profile.computed, audience.ticking, at)
-        return Scope(profile={**view, **{name: grown[name] for name in grown if name in view}}, now=at)
+        then = {**view, **{name: grown[name] for name in grown if name in view}}
+        return Scope(profile=then, account=then, now=at)
 
     for moment in audience.moments:
         if (turn := turning_point(moment, scope_at, now)) is not None:

@@ -142,6 +142,31 @@ def merged(one: Mapping[str, Any], other: Mapping[str, Any], computed: Iterable[
     return together
 
 
+def taken_in(
+    state: Mapping[str, Any], cells: Mapping[str, Any], traits: Iterable[Computed], now: datetime
+) -> dict[str, Any]:
+    """The state with what was counted elsewhere, as states by the digest of their definition; what is
+    not declared any more is left out."""
+    changed = dict(state)
+    for trait in traits:
+        cell = cells.get(trait.digest.hex()) if trait.digest else None
+        if cell is None:
+            continue
+        known = changed.get(trait.name)
+        if _is_window(trait):
+            window = tallies.taken_in(trait, known, cell, now)
+            if window is not None:
+                changed[trait.name] = window
+        elif known is None:
+            changed[trait.name] = cell
+        else:
+            together = tallies.unite(trait.kind, known, cell)
+            if trait.kind in _LISTED and len(together) > tallies.MOST_VALUES:
+                together = _bounded(trait.kind, known, together)
+            changed[trait.name] = together
+    return changed
+
+
 def count_out(
     state: dict[str, Any], traits: Iterable[Computed], scope: Scope, at: datetime, workspace: Workspace
 ) -> dict[str, Any]:

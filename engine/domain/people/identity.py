@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from engine.domain.offers.rules import Namespace
+from engine.domain.people.accounts import without_clients
 from engine.domain.people.events import Event, Kind
 from engine.domain.people.profiles import (
     DEVICE_NAMESPACE,
@@ -348,4 +349,5 @@ def loses(profile: Profile, keys: Sequence[IdentityKey]) -> Profile:
     gone = set(keys)
     identities = tuple(i for i in profile.identities if i.key not in gone)
     devices = {d: a for d, a in profile.devices.items() if (DEVICE_NAMESPACE, d) not in gone}
-    return msgspec.structs.replace(profile, identities=identities, devices=devices)
+    left = msgspec.structs.replace(profile, identities=identities, devices=devices)
+    return without_clients(left, keys) if profile.clients else left

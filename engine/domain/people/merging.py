@@ -16,6 +16,7 @@ from engine.domain.decide import TRIGGERS
 from engine.domain.offers.rules import Computed, RuleSet, Workspace
 from engine.domain.offers.scope import Scope
 from engine.domain.people import computed
+from engine.domain.people.accounts import united_accounts, united_clients
 from engine.domain.people.consent import united_history
 from engine.domain.people.counting import digests, is_whole, lacking, stamp_of
 from engine.domain.people.events import Event
@@ -167,6 +168,13 @@ def _of_last_seen(name: str) -> Callable[[Profile, Profile, Workspace], Any]:
     return unite
 
 
+def _handed_on(one: Profile, other: Profile, workspace: Workspace) -> bytes:
+    """What of either was handed on to accounts is never handed on again."""
+    if not (one.accounts and other.accounts):
+        return one.handed_on or other.handed_on
+    return b"".join(sorted(digests(one.handed_on) | digests(other.handed_on)))
+
+
 def _counted_by_both(one: Profile, other: Profile, workspace: Workspace) -> tuple[Computed, ...]:
     """What is counted whole of both; the rest is counted from their log."""
     lacked = {trait.name for person in (one, other) for trait in lacking(person, workspace)}
@@ -196,6 +204,9 @@ UNITED: Mapping[str, Callable[[Profile, Profile, Workspace], Any]] = {
     "waiting": lambda one, other, _: united_waiting(one.waiting, other.waiting),
     "timezone": _of_last_seen("timezone"),
     "locale": _of_last_seen("locale"),
+    "accounts": lambda one, other, _: united_accounts(one.accounts, other.accounts),
+    "clients": lambda one, other, _: united_clients(one.clients, other.clients),
+    "handed_on": _handed_on,
     "cohort": lambda one, other, _: united_cohort(one, other),
     "absorbed": _absorbed,
     "apart": lambda one, other, _: tuple(dict.fromkeys((*one.apart, *other.apart))),

@@ -24,6 +24,8 @@ DEVICE_NAMESPACE = "$device"
 """In the identity index, the namespace of device ids: addresses, which never join people."""
 PROFILE_NAMESPACE = "$profile"
 """The key of an event that names its profile by id: a timer's, or a delivery's outcome."""
+ACCOUNT_NAMESPACE = "$account"
+"""In the identity index, the namespace of accounts: businesses, which are nobody and never join people."""
 
 IdentityKey = tuple[str, str]
 """Namespace and value."""
@@ -156,6 +158,24 @@ Waiting = dict[str, dict[str, tuple[int, bool]]]
 the waiting still goes on."""
 
 
+class Seat(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A person's membership of an account: since when, by which message, and what was stated of them as
+    a member, `role` among it."""
+
+    since: datetime
+    message_id: str = ""
+    traits: dict[str, Trait] = {}
+
+
+class Client(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """For which account somebody acts on one app, site or server, None for themselves; when that was
+    said; and whether it names accounts with its events, so that one without is private."""
+
+    account: str | None
+    at: datetime
+    names: bool = False
+
+
 class Absorbed(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A profile that became one with this one, while its rows stand under its own id yet. `offset` is
     what their numbers become greater by when they are brought over."""
@@ -210,6 +230,14 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     audiences: Membership = Membership()
     timezone: str | None = None
     locale: str | None = None
+    accounts: dict[str, Seat] = {}
+    """The accounts that the person is a member of."""
+    clients: dict[str, Client] = {}
+    handed_on: bytes = b""
+    """The definitions of accounts' roll-ups that everything was handed on for which the person did as a
+    member."""
+    account: str = ""
+    """Of the profile of an account, which is no person, its id."""
     cohort: str = ""
     """What holdouts and experiments know the person by, where that is not the id: the id of the oldest
     profile that was merged into this one."""
@@ -264,8 +292,19 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 def new_profile(key: IdentityKey, secret: bytes, now: datetime, generation: int = 0) -> Profile:
     """The profile that `key` creates. Its id derives from the key, so that two engines that meet
     the same new person at once race for one row instead of making two people."""
+    account = key[1] if key[0] == ACCOUNT_NAMESPACE else ""
+    return Profile(id=profile_id_of(key, secret, generation), created_at=now, last_seen=now, account=account)
+
+
+def profile_id_of(key: IdentityKey, secret: bytes, generation: int = 0) -> str:
+    """The id of the profile that `key` creates; of an account's profile always the first one."""
     digest = blake2b(f"{generation}\0{key[0]}\0{key[1]}".encode(), key=secret[:64], digest_size=16).digest()
-    return Profile(id=str(custom_uuid(digest)), created_at=now, last_seen=now)
+    return str(custom_uuid(digest))
+
+
+def members_of(account: str) -> str:
+    """Under which name the index of audiences holds the members of an account."""
+    return f"{ACCOUNT_NAMESPACE}:{account}"
 
 
 def custom_uuid(raw: bytes) -> UUID:

@@ -228,6 +228,23 @@ def united(trait: Computed, one: Any, other: Any) -> Any:
     return _window(trait, dict(sorted(cells.items())), None, None)
 
 
+def taken_in(trait: Computed, state: Any, other: Any, now: datetime) -> Any:
+    """A window with the occurrences of another one that are still in it and for which there is room,
+    None where nothing is in it."""
+    assert trait.within is not None
+    live = _first_live(now.timestamp(), trait.within)
+    known = state[2] if state is not None else {}
+    cells = {bucket: cell for bucket, cell in known.items() if bucket >= live}
+    for bucket, cell in other[2].items():
+        if bucket >= live:
+            cells[bucket] = unite(trait.kind, cells[bucket], cell) if bucket in cells else cell
+    cells = dict(sorted(cells.items()))
+    if trait.kind in (ComputedKind.DISTINCT, ComputedKind.MOST_OFTEN):
+        while sum(map(len, cells.values())) > MOST_PAIRS and len(cells) > 1:
+            del cells[next(iter(cells))]
+    return _window(trait, cells, None, None)
+
+
 def taken_out(trait: Computed, state: Any, copy: Any) -> Any:
     """A window without the second of two copies of the same occurrences."""
     cells = dict(state[2])
