@@ -356,7 +356,10 @@ def test_what_the_profile_keeps_is_small_and_old_documents_are_read() -> None:
          (2, 3, "the audience rests on itself: them → b → them", None)),
         ("them: size(profile.audiences) > 2",
          (2, 9, "an audience asks for another one by its name", 'write "NAME" in profile.audiences')),
-        ("them: {of: account, if: profile.orders > 0}", (2, 14, '"account" is not supported yet', None)),
+        (
+            "them: {of: account, if: profile.orders > 0}",
+            (2, 27, "there is no `profile` in an audience: it is of an account at any time", None),
+        ),
         ("them: {of: firm, if: profile.orders > 0}",
          (2, 14, 'expected one of person, account, found "firm"', None)),
         ("them: {of: person}", (2, 9, '"if" is missing', None)),

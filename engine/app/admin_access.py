@@ -28,7 +28,10 @@ from engine.domain.people import identity
 
 FIRST = "first token"
 ROLES = ("viewer", "marketer", "operator", "privacy")
-_PEOPLE = ("/admin/profiles", "/admin/erasures", "/admin/decisions", "/admin/rejected", "/admin/live")
+_PEOPLE = (
+    *("/admin/profiles", "/admin/accounts", "/admin/erasures"),
+    *("/admin/decisions", "/admin/rejected", "/admin/live"),
+)
 _RIGHTS = ("/admin/profiles/erase", "/admin/profiles/restrict", "/admin/profiles/correct")
 _LOOKS = ("/admin/profiles/lookup", "/admin/profiles/export")
 _RULES = ("/admin/rules", "/admin/pause")
@@ -102,6 +105,8 @@ async def _described(
                 named = (said.namespace, said.value)
             except msgspec.DecodeError:
                 named = None
+    elif parts[:3] == ["", "admin", "accounts"]:
+        path = "/".join([*parts[:3], "{id}", *parts[4:]])
     if named is None:
         return f"{method} {path}", None
     key = identity.normal(named, engine.ruling.rules.workspace.namespaces)

@@ -18,7 +18,7 @@ from engine.domain.offers.scope import Scope
 from engine.domain.people import computed, identity
 from engine.domain.people.counting import whole
 from engine.domain.people.labels import kept_back
-from engine.domain.people.profiles import BUCKETS, DEVICE_NAMESPACE, Profile
+from engine.domain.people.profiles import ACCOUNT_NAMESPACE, BUCKETS, DEVICE_NAMESPACE, Profile
 from engine.domain.people.sources import provenance
 from engine.domain.places.presence import is_known
 
@@ -75,7 +75,7 @@ async def find(engine: Engine, namespace: str, value: str) -> Profile | None:
 
 async def find_in(store: Store, rules: RuleSet, namespace: str, value: str) -> Profile | None:
     """The same, for whoever has no engine."""
-    if namespace == DEVICE_NAMESPACE or "\0" in namespace + value:
+    if namespace in (DEVICE_NAMESPACE, ACCOUNT_NAMESPACE) or "\0" in namespace + value:
         return None
     key = identity.normal((namespace, value), rules.workspace.namespaces)
     async with store.session() as session:

@@ -20,6 +20,7 @@ from engine.app.engine import Engine
 from engine.app.ingest import PATHS
 from engine.app.ingest_contract import with_ingest
 from engine.app.routes import (
+    accounts,
     admin,
     audiences,
     decide,
@@ -59,6 +60,7 @@ def litestar_app(engine: Engine | None = None) -> Litestar:
             decide.decide,
             geofences.geofences,
             admin.router(*rights.HANDLERS, *identities.HANDLERS),
+            accounts.router,
             audiences.router,
             imports.router,
         ],

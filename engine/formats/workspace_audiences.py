@@ -115,8 +115,10 @@ def _condition(
         node = found["if"]
     before = len(problems)
     condition = expression(node, problems, subject.names, Type.BOOL)
-    foreign = {f"there is no `{root}`" for root in _OF_EVENTS}
-    whom = "a person" if subject.root == "profile" else "an account"
+    of_people = subject.root == "profile"
+    others = ("account", "member") if of_people else ("profile", "propensity", "member")
+    foreign = {f"there is no `{root}`" for root in (*_OF_EVENTS, *others)}
+    whom = "a person" if of_people else "an account"
     for number in range(before, len(problems)):
         if problems[number].message in foreign:
             message = f"{problems[number].message} in an audience: it is of {whom} at any time"

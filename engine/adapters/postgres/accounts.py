@@ -9,7 +9,14 @@ import msgspec
 from engine.adapters.postgres.store import Store, named_queries
 from engine.domain.companies import telling
 from engine.domain.people.events import Event
-from engine.domain.people.profiles import bucket_of, members_of
+from engine.domain.people.profiles import (
+    ACCOUNT_NAMESPACE,
+    Profile,
+    Seat,
+    bucket_of,
+    decode_profile,
+    members_of,
+)
 
 TOLD_AT_ONCE = 1000
 _QUERIES = named_queries(resources.files(__package__).joinpath("accounts.sql").read_text("utf-8"))
@@ -36,3 +43,37 @@ async def tell_members(store: Store, profile_id: str, told: Event) -> None:
         if members < TOLD_AT_ONCE:
             return
         after = str(last)
+
+
+class AccountMember(msgspec.Struct, frozen=True):
+    """A person, as the member of one account."""
+
+    profile: Profile
+    seat: Seat
+
+    def __repr__(self) -> str:
+        return f"AccountMember({self.profile!r})"
+
+
+async def account(store: Store, account_id: str) -> Profile | None:
+    """The document of an account."""
+    key = (ACCOUNT_NAMESPACE, account_id)
+    if "\0" in account_id:
+        return None
+    async with store.session() as session:
+        owners = await session.owners([key])
+        found = await session.profiles([owners[key]]) if key in owners else []
+    return found[0][0] if found and found[0][0].lists(key) else None
+
+
+async def members(
+    store: Store, account_id: str, after: str | None, limit: int
+) -> tuple[list[AccountMember], str | None]:
+    """The members of an account in the order of their ids, from behind `after` on; and behind whom there
+    are more."""
+    start = 0 if after is None else bucket_of(after)
+    rows = await store.pool.fetch(_QUERIES["members"], members_of(account_id), after, start, limit)
+    people = [msgspec.structs.replace(decode_profile(row[1]), version=row[0]) for row in rows]
+    # The index follows the documents, which may be of a moment later.
+    found = [AccountMember(one, one.accounts[account_id]) for one in people if account_id in one.accounts]
+    return found, people[-1].id if len(people) == limit else None

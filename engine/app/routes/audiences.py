@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
@@ -18,13 +18,16 @@ from engine.app.engine import Engine
 from engine.app.routes.admin import Limit
 
 Days = Annotated[int, Parameter(ge=1, le=400, description="How many days back")]
+Of = Literal["person", "account"]
 After = Annotated[UUID | None, Parameter(description="Only those behind this profile")]
 
 
-class AudienceView(msgspec.Struct, frozen=True, kw_only=True):
-    """An audience of the active rules, with what its members have in common."""
+class AudienceView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An audience of the active rules, with what its members have in common; `of` people unless it says
+    otherwise."""
 
     name: str
+    of: Of = "person"
     condition: str
     size: int
 
@@ -59,12 +62,12 @@ class MembersView(msgspec.Struct, frozen=True, kw_only=True):
 @get("/", operation_id="audiences", summary="Every audience, with its size")
 async def audiences(state: State) -> AudiencesView:
     engine: Engine = state.engine
-    conditions = _conditions(engine)
-    sizes = await stored.sizes(engine.store.pool, list(conditions))
+    declared = _declared(engine)
+    sizes = await stored.sizes(engine.store.pool, list(declared))
     return AudiencesView(
         [
-            AudienceView(name=name, condition=text, size=sizes.get(name, 0))
-            for name, text in conditions.items()
+            AudienceView(name=name, of=of, condition=text, size=sizes.get(name, 0))
+            for name, (of, text) in declared.items()
         ]
     )
 
@@ -72,10 +75,11 @@ async def audiences(state: State) -> AudiencesView:
 @get("/{name:str}", operation_id="audience", summary="One audience, with its sizes by the hour")
 async def audience(name: FromPath[str], state: State, days: Days = 30) -> SizesView:
     engine: Engine = state.engine
-    condition = _condition(engine, name)
+    of, condition = _named(engine, name)
     pool = engine.store.pool
     return SizesView(
         name=name,
+        of=of,
         condition=condition,
         size=(await stored.sizes(pool, [name])).get(name, 0),
         sizes=await stored.sizes_over_time(pool, name, engine.clock() - timedelta(days=days)),
@@ -85,7 +89,7 @@ async def audience(name: FromPath[str], state: State, days: Days = 30) -> SizesV
 @get("/{name:str}/members", operation_id="audienceMembers", summary="Who is in it, page by page")
 async def members(name: FromPath[str], state: State, limit: Limit = 100, after: After = None) -> MembersView:
     engine: Engine = state.engine
-    _condition(engine, name)
+    _named(engine, name)
     found = await stored.members(engine.store.pool, name, str(after) if after else None, limit)
     return MembersView(
         members=[
@@ -100,15 +104,20 @@ async def members(name: FromPath[str], state: State, limit: Limit = 100, after: 
     )
 
 
-def _conditions(engine: Engine) -> dict[str, str]:
-    return {a.name: a.condition.text for a in engine.ruling.rules.audiences}
+def _declared(engine: Engine) -> dict[str, tuple[Of, str]]:
+    """Of every audience who is in it, and its condition."""
+    rules = engine.ruling.rules
+    declared: dict[str, tuple[Of, str]] = {a.name: ("person", a.condition.text) for a in rules.audiences}
+    if rules.of_accounts is not None:
+        declared |= {a.name: ("account", a.condition.text) for a in rules.of_accounts.audiences}
+    return declared
 
 
-def _condition(engine: Engine, name: str) -> str:
-    conditions = _conditions(engine)
-    if name not in conditions:
+def _named(engine: Engine, name: str) -> tuple[Of, str]:
+    declared = _declared(engine)
+    if name not in declared:
         raise NotFoundException("no audience by that name")
-    return conditions[name]
+    return declared[name]
 
 
 router = Router(
