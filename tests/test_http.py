@@ -164,7 +164,7 @@ def slow(house: House) -> Iterator[Slow]:
 # events in
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", [path for path in PATHS if path != "/v1/xdm"])
 def test_every_call_is_taken(house: House, path: str) -> None:
     call = path.rsplit("/", 1)[1]
     user, message = f"call{path}", uuid4().hex

@@ -33,6 +33,7 @@ from engine.domain.offers.rules import Namespace
 from engine.domain.people import identity
 from engine.domain.people.events import Event
 from engine.domain.people.profiles import IdentityKey
+from engine.formats import xdm
 from engine.formats.ask import read_ask
 from engine.formats.segment import (
     BODY_BYTES_MAX,
@@ -46,7 +47,7 @@ from engine.formats.segment import (
 )
 
 CALLS = ("track", "identify", "screen", "page", "group", "alias", "merge", "batch", "import", "b")
-PATHS = (*(f"/v1/{call}" for call in CALLS), "/b")
+PATHS = (*(f"/v1/{call}" for call in CALLS), "/b", f"/v1/{xdm.CALL}")
 RETENTION = timedelta(days=396)
 REJECTED_KEPT_PER_KEY_AND_DAY = 1000
 KEYS_SEEN = 1000
@@ -240,17 +241,28 @@ class Ingest:
         """
         workspace = self._ruling().rules.workspace
         try:
-            received = read(
-                body,
-                call=call,
-                received_at=self._clock(),
-                trusted=trusted,
-                gpc=gpc,
-                server_only=workspace.server_only,
-                retention=workspace.retention.get("events", RETENTION),
-                new_message_id=_new_message_id,
-                namespaces=workspace.namespaces,
-            )
+            if call == xdm.CALL:
+                received = xdm.read(
+                    body,
+                    received_at=self._clock(),
+                    trusted=trusted,
+                    gpc=gpc,
+                    workspace=workspace,
+                    retention=workspace.retention.get("events", RETENTION),
+                    new_message_id=_new_message_id,
+                )
+            else:
+                received = read(
+                    body,
+                    call=call,
+                    received_at=self._clock(),
+                    trusted=trusted,
+                    gpc=gpc,
+                    server_only=workspace.server_only,
+                    retention=workspace.retention.get("events", RETENTION),
+                    new_message_id=_new_message_id,
+                    namespaces=workspace.namespaces,
+                )
         except Unreadable as fault:
             raise Refused(fault.status, str(fault)) from fault
         named, rejected = _named(received, workspace.namespaces)

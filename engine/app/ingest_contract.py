@@ -64,6 +64,7 @@ def with_ingest(document: OpenAPI) -> None:
     for call in CALLS:
         paths[f"/v1/{call}"] = _path(call, f"{call}Events")
     paths["/b"] = _path("b", "shortBatch")
+    paths["/v1/xdm"] = _xdm()
     paths["/v1/decide"] = _ask()
 
 
@@ -138,6 +139,37 @@ def _ask() -> PathItem:
             tags=["events"],
             security=[{"writeKey": []}, {"bearerKey": []}],
             request_body=RequestBody(required=True, content=_json("Ask")),
+            responses=responses,
+        )
+    )
+
+
+def _xdm() -> PathItem:
+    record = {"type": "object", "description": "An ExperienceEvent, an individual profile, or its envelope"}
+    body = {"oneOf": [record, {"type": "array", "items": record, "maxItems": 2500}]}
+    responses: dict[str, OpenAPIResponse | Reference] = {
+        "200": OpenAPIResponse(
+            description="A verdict on each record; all that are accepted are durable", content=_json("Answer")
+        )
+    }
+    for status, description in _STATUSES.items():
+        responses[status] = OpenAPIResponse(description=description, content=_json("Fault"))
+    return PathItem(
+        post=Operation(
+            operation_id="xdmRecords",
+            summary="Records of Adobe's Experience Data Model",
+            description=(
+                "Field names are those of https://github.com/adobe/xdm, plain (`eventType`) or with their "
+                "prefix (`xdm:eventType`). A record with a `timestamp`, or an `eventType`, is an event; any "
+                "other states who somebody is. Envelopes are `{header, body: {xdmMeta, xdmEntity}}`, a list "
+                "of them in `messages`, and `{event: {xdm}}` or `{events: [{xdm}]}`."
+            ),
+            tags=["events"],
+            security=[{"writeKey": []}, {"bearerKey": []}],
+            request_body=RequestBody(
+                required=True,
+                content={"application/json": OpenAPIMediaType(schema=cast(Schema, body))},
+            ),
             responses=responses,
         )
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -151,8 +152,14 @@ def propensities(profile: Profile, ruling: Ruling, now: datetime) -> dict[str, f
     return {name: score for name, score in scores.items() if score is not None}
 
 
+async def event_rows(
+    engine: Engine, profile: Profile, before: int | None, limit: int
+) -> Sequence[Mapping[str, Any]]:
+    """The stored events of a person, newest first, with `seq` as their numbers."""
+    return await engine.store.fetch("events_of", *_whose_rows(profile), before, limit)
+
+
 async def events(engine: Engine, profile: Profile, before: int | None, limit: int) -> list[dict[str, Any]]:
-    rows = await engine.store.fetch("events_of", *_whose_rows(profile), before, limit)
     return [
         {
             "seq": row["seq"],
@@ -164,7 +171,7 @@ async def events(engine: Engine, profile: Profile, before: int | None, limit: in
             "event": msgspec.Raw(row["body"].encode()),
             "facts": msgspec.Raw(row["facts"].encode()),
         }
-        for row in rows
+        for row in await event_rows(engine, profile, before, limit)
     ]
 
 

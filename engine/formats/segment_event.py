@@ -19,6 +19,7 @@ import msgspec
 from engine.domain.offers.rules import Namespace
 from engine.domain.people.events import Device, Event, Kind, Location, Sender
 from engine.domain.people.identity import keys_of
+from engine.domain.people.profiles import IdentityKey
 from engine.formats.segment_body import Item
 from engine.formats.segment_location import POSITION_FIELDS, read_location
 from engine.formats.segment_time import event_time, parse_time
@@ -67,6 +68,8 @@ class Receipt(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the browser said, by Global Privacy Control, that nothing may be given to others."""
     namespaces: Sequence[Namespace] = ()
     """The workspace's kinds of identity: who is meant may be said by any of them."""
+    identities: tuple[IdentityKey, ...] = ()
+    """What the protocol names beside userId and anonymousId."""
 
     @property
     def named_otherwise(self) -> bool:
@@ -145,6 +148,7 @@ def read_event(item: Item, kind: Kind, receipt: Receipt) -> Event | Refusal:
         traits=traits,
         context=context,
         consent=consent,
+        identities=receipt.identities,
         device=device,
         location=location,
         raw_timestamp=time.text,

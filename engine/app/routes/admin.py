@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -12,12 +12,19 @@ from litestar.exceptions import NotFoundException
 from litestar.handlers import BaseRouteHandler
 from litestar.params import FromPath, JSONBody, Parameter
 
-from engine.app import profile_reading
+from engine.app import profile_reading, xdm_reading
 from engine.app.admin_access import admin_only
 from engine.app.engine import Engine
 from engine.app.routes import operations
+from engine.domain.people.profiles import Profile
+from engine.formats import xdm
 
 Limit = Annotated[int, Parameter(ge=1, le=1000, description="How many at most")]
+Form = Annotated[Literal["json", "xdm"], Parameter(description="Our own, or Adobe's XDM")]
+Names = Annotated[
+    xdm.Names,
+    Parameter(description="Of XDM: eventType is plain, xdm:eventType prefixed; by default as they came"),
+]
 Before = Annotated[int | None, Parameter(ge=0, le=2**63 - 1, description="Only those with a smaller number")]
 
 
@@ -33,9 +40,13 @@ class Lookup(msgspec.Struct, frozen=True):
 
 @get("/profiles/{namespace:str}/{value:str}", operation_id="profile", summary="A profile")
 async def profile(
-    namespace: FromPath[str], value: FromPath[str], state: State
-) -> profile_reading.ProfileView:
-    return await _profile(state, namespace, value)
+    namespace: FromPath[str],
+    value: FromPath[str],
+    state: State,
+    format: Form = "json",
+    names: Names = "as_sent",
+) -> profile_reading.ProfileView | dict[str, Any]:
+    return await _profile(state, Lookup(namespace, value), format, names)
 
 
 @post(
@@ -44,18 +55,26 @@ async def profile(
     summary="A profile, asked for in the body",
     status_code=200,
 )
-async def lookup(data: JSONBody[Lookup], state: State) -> profile_reading.ProfileView:
-    return await _profile(state, data.namespace, data.value)
+async def lookup(
+    data: JSONBody[Lookup], state: State, format: Form = "json", names: Names = "as_sent"
+) -> profile_reading.ProfileView | dict[str, Any]:
+    return await _profile(state, data, format, names)
 
 
 @get("/profiles/{namespace:str}/{value:str}/events", operation_id="profileEvents", summary="Newest first")
 async def events(
-    namespace: FromPath[str], value: FromPath[str], state: State, limit: Limit = 50, before: Before = None
+    namespace: FromPath[str],
+    value: FromPath[str],
+    state: State,
+    limit: Limit = 50,
+    before: Before = None,
+    format: Form = "json",
+    names: Names = "as_sent",
 ) -> dict[str, Any]:
     engine: Engine = state.engine
-    found = await profile_reading.find(engine, namespace, value)
-    if found is None:
-        raise NotFoundException("no profile by that identity")
+    found = await _found(engine, Lookup(namespace, value))
+    if format == "xdm":
+        return await xdm_reading.events(engine, found, before, limit, names)
     return {"events": await profile_reading.events(engine, found, before, limit)}
 
 
@@ -66,9 +85,7 @@ async def decisions(
     namespace: FromPath[str], value: FromPath[str], state: State, limit: Limit = 50, before: Before = None
 ) -> dict[str, Any]:
     engine: Engine = state.engine
-    found = await profile_reading.find(engine, namespace, value)
-    if found is None:
-        raise NotFoundException("no profile by that identity")
+    found = await _found(engine, Lookup(namespace, value))
     return {"decisions": await profile_reading.decisions(engine, found, before, limit)}
 
 
@@ -99,12 +116,21 @@ async def rejected(state: State, limit: Limit = 50, before: Before = None) -> di
     }
 
 
-async def _profile(state: State, namespace: str, value: str) -> profile_reading.ProfileView:
+async def _profile(
+    state: State, named: Lookup, form: str, names: xdm.Names
+) -> profile_reading.ProfileView | dict[str, Any]:
     engine: Engine = state.engine
-    found = await profile_reading.find(engine, namespace, value)
+    found = await _found(engine, named)
+    if form == "xdm":
+        return xdm_reading.profile(found, engine.ruling, engine.clock(), names)
+    return profile_reading.view(found, engine.ruling, engine.clock())
+
+
+async def _found(engine: Engine, named: Lookup) -> Profile:
+    found = await profile_reading.find(engine, named.namespace, named.value)
     if found is None:
         raise NotFoundException("no profile by that identity")
-    return profile_reading.view(found, engine.ruling, engine.clock())
+    return found
 
 
 def router(*others: BaseRouteHandler) -> Router:

@@ -53,7 +53,10 @@ def stated(event: Event, purpose: Purpose) -> Consent | None:
     if not found:
         return None
     source = next((name for name, granted in found.items() if not granted), next(iter(found)))
-    return Consent(found[source], event.known_at, source)
+    at = event.known_at
+    if event.consent_at:
+        at = min(event.consent_at.get(source, at), event.received_at)
+    return Consent(found[source], at, source)
 
 
 def history(profile: Profile, consent: Mapping[str, Consent]) -> tuple[Stated, ...]:

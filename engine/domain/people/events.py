@@ -82,8 +82,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     `name` is the track event's, the page's or the screen's name. `timestamp` is the event's time
     after correction for the device's clock (wire.md, Time), `raw_timestamp` what the caller sent.
     `trusted` is true for a server key, `history` for what is told long after it
-    happened: it is counted, and offers nothing. `consent` holds category or purpose names as sent.
-    `party` is the source that an import says its traits have; empty as the workspace declares them.
+    happened: it is counted, and offers nothing. `consent` holds category or purpose names as sent,
+    `consent_at` when some of it was said, where that was not now. `identities` are namespaces and values
+    that the protocol named beside the ids. `party` is the source that an import says its traits have;
+    empty as the workspace declares them.
     """
 
     kind: Kind
@@ -100,6 +102,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     traits: Mapping[str, Any] = {}
     context: Mapping[str, Any] = {}
     consent: Mapping[str, bool] = {}
+    consent_at: Mapping[str, datetime] = {}
+    identities: tuple[tuple[str, str], ...] = ()
     device: Device | None = None
     location: Location | None = None
     raw_timestamp: str | None = None

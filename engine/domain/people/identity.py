@@ -27,6 +27,8 @@ from engine.domain.people.profiles import (
 QUARANTINE = 1000
 """More identities than one person can have: kept, but linked no further and offered nothing."""
 MAX_VALUE_LENGTH = 512
+_KEPT_AS_SENT = (("context", "xdm", "identityMap"), ("traits", "xdm.identityMap"))
+"""Where a protocol keeps all the names that it was sent, to tell them again."""
 EARLIER_OWNERS = 8
 """How many of an identity's former profiles are asked whether they know a message already."""
 
@@ -83,7 +85,24 @@ def keys_of(event: Event, namespaces: Sequence[Namespace]) -> tuple[IdentityKey,
             value = namespace.normal(value)
         if value and len(value) <= MAX_VALUE_LENGTH:
             keys.append((name, value))
-    return tuple(keys)
+    return _with_named(keys, event, namespaces) if event.identities else tuple(keys)
+
+
+def _with_named(
+    keys: list[IdentityKey], event: Event, namespaces: Sequence[Namespace]
+) -> tuple[IdentityKey, ...]:
+    """`keys` with what the event names beside them, each once; of a namespace of which a person has one
+    only, the one that is there already."""
+    found = dict.fromkeys(keys)
+    for namespace in namespaces:
+        for name, value in event.identities:
+            if name != namespace.name or (namespace.one and any(key[0] == name for key in found)):
+                continue
+            spelt = namespace.normal(value) if namespace.normal is not None else value
+            if spelt and len(spelt) <= MAX_VALUE_LENGTH:
+                found[name, spelt] = None
+    order = [namespace.name for namespace in namespaces]
+    return tuple(sorted(found, key=lambda key: order.index(key[0])))
 
 
 def normal(key: IdentityKey, namespaces: Sequence[Namespace]) -> IdentityKey:
@@ -109,6 +128,13 @@ def without(event: Event, gone: Collection[IdentityKey], namespaces: Sequence[Na
             if any((namespace.name, value) in gone for _, value in keys_of(event, (alone,))):
                 root = changes.get(path[0], getattr(event, path[0]))
                 changes[path[0]] = _taken_out(root, path[1:])
+    if event.identities:
+        left = [key for key in event.identities if normal(key, namespaces) not in gone]
+        changes["identities"] = tuple(left)
+    for root_name, *path_in_it in _KEPT_AS_SENT:
+        root = changes.get(root_name, getattr(event, root_name))
+        if isinstance(root.get(path_in_it[0]), Mapping):
+            changes[root_name] = _taken_out(root, path_in_it)
     return msgspec.structs.replace(event, **changes)
 
 
