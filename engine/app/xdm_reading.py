@@ -10,8 +10,9 @@ import msgspec
 from engine.app import profile_reading
 from engine.app.engine import Engine
 from engine.app.ruling import Ruling
-from engine.domain.people.events import Event
+from engine.domain.people.events import Event, Sender
 from engine.domain.people.profiles import Profile
+from engine.domain.people.timers import PREFIX
 from engine.formats import xdm
 
 _event = msgspec.json.Decoder(Event).decode
@@ -27,10 +28,16 @@ async def events(
     engine: Engine, found: Profile, before: int | None, limit: int, names: xdm.Names
 ) -> dict[str, Any]:
     """A person's ExperienceEvents, newest first, and what to ask `before` for the next page of them;
-    None where that was all."""
+    None where that was all. What the engine told itself to do is none."""
     rows = await profile_reading.event_rows(engine, found, before, limit)
     workspace = engine.ruling.rules.workspace
+    known = [one.key for one in found.identities]
+    told = [event for row in rows if not _is_internal(event := _event(row["body"]))]
     return {
-        "events": [xdm.event_record(_event(row["body"]), workspace, names) for row in rows],
+        "events": [xdm.event_record(event, workspace, names, known) for event in told],
         "before": rows[-1]["seq"] if len(rows) == limit else None,
     }
+
+
+def _is_internal(event: Event) -> bool:
+    return event.sender is Sender.ENGINE and event.name.startswith(PREFIX)

@@ -7,7 +7,7 @@ names are those of https://github.com/adobe/xdm at 4a4fc5f8dd17, in its spelling
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ import msgspec
 
 from engine.domain.offers.rules import Workspace
 from engine.domain.people.events import Event, Kind
-from engine.domain.people.profiles import Profile
+from engine.domain.people.profiles import IdentityKey, Profile
 from engine.formats import xdm_events, xdm_identities, xdm_profiles
 from engine.formats.segment import BODY_BYTES_MAX, EVENT_BYTES_MAX, Received, Rejection, Unreadable
 from engine.formats.segment_event import Receipt, message_identifier, read_event
@@ -102,9 +102,11 @@ def is_event(fields: Mapping[str, Any]) -> bool:
     return "timestamp" in fields or "eventType" in fields or at(fields, OWN, "type") is not None
 
 
-def event_record(event: Event, workspace: Workspace, names: Names = "as_sent") -> dict[str, Any]:
-    """An event as an ExperienceEvent."""
-    return _spelt(*xdm_events.written(event, workspace.namespaces), names)
+def event_record(
+    event: Event, workspace: Workspace, names: Names = "as_sent", known: Sequence[IdentityKey] = ()
+) -> dict[str, Any]:
+    """An event as an ExperienceEvent. `known` are the names of the person, for an event that has none."""
+    return _spelt(*xdm_events.written(event, workspace.namespaces, known), names)
 
 
 def profile_record(

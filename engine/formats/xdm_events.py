@@ -19,6 +19,7 @@ import msgspec
 from engine.domain.offers.rules import Namespace, Purpose
 from engine.domain.people.events import Event, Kind, Sender
 from engine.domain.people.identity import keys_of
+from engine.domain.people.profiles import IdentityKey
 from engine.formats import xdm_commerce, xdm_consents, xdm_identities, xdm_places
 from engine.formats.segment_body import Item
 from engine.formats.segment_event import message_identifier
@@ -91,11 +92,14 @@ def read(
     return item, kind, when
 
 
-def written(event: Event, namespaces: Sequence[Namespace]) -> tuple[dict[str, Any], Mapping[str, Any]]:
-    """The plain record of an event, and how its names are to be spelt."""
+def written(
+    event: Event, namespaces: Sequence[Namespace], known: Sequence[IdentityKey] = ()
+) -> tuple[dict[str, Any], Mapping[str, Any]]:
+    """The plain record of an event, and how its names are to be spelt. `known` are the names of the
+    person, for what the engine says of them itself."""
     kept = event.context.get("xdm")
     if event.context.get("library") != LIBRARY or not isinstance(kept, Mapping):
-        return _from_own_words(event, namespaces), {}
+        return _from_own_words(event, namespaces, known), {}
     derived = kept.get("derived")
     hidden = derived if isinstance(derived, list) else []
     record = {name: value for name, value in event.properties.items() if name not in hidden}
@@ -175,7 +179,9 @@ def _own_words(item: Item, own: Mapping[str, Any], position: dict[str, Any] | No
     return item
 
 
-def _from_own_words(event: Event, namespaces: Sequence[Namespace]) -> dict[str, Any]:
+def _from_own_words(
+    event: Event, namespaces: Sequence[Namespace], known: Sequence[IdentityKey]
+) -> dict[str, Any]:
     """An event of another protocol, in XDM's fields where it has them, and whole in its own words."""
     own: dict[str, Any] = {
         "type": event.kind.value,
@@ -195,7 +201,7 @@ def _from_own_words(event: Event, namespaces: Sequence[Namespace]) -> dict[str, 
         "timestamp": event.timestamp.isoformat(),
         "eventType": event_type,
     }
-    keys = keys_of(event, namespaces)
+    keys = keys_of(event, namespaces) or known
     if keys:
         record["identityMap"] = xdm_identities.written(keys, None, namespaces)
     record |= xdm_commerce.fields(event)
