@@ -33,6 +33,8 @@ class Sky:
         self.body: bytes | None = None
         self.degrees = 0.0
         self.url = ""
+        self.current: dict[str, float] | None = None
+        """What it says of every place, where it is not by the latitude."""
 
     def answer(self, query: dict[str, list[str]]) -> bytes:
         places = zip(query["latitude"][0].split(","), query["longitude"][0].split(","), strict=True)
@@ -40,7 +42,7 @@ class Sky:
         return json.dumps(found[0] if len(found) == 1 else found).encode()
 
     def _one(self, north: float, east: float) -> dict[str, Any]:
-        current = {
+        current: dict[str, Any] = self.current or {
             "time": "2026-03-02T10:00", "interval": 900, "temperature_2m": round(north + self.degrees, 2),
             "apparent_temperature": 3, "rain": None, "weather_code": 61,
         }  # fmt: skip

@@ -44,6 +44,8 @@ from engine.domain.offers.pauses import NOTHING_HELD, Held, held, paused
 
 LOOK_SECONDS = 1.0
 """How often an engine looks at what others did, where no notice comes."""
+DRAIN_SECONDS = 10.0
+"""How long a replay's clock waits for what is being sent."""
 
 log = structlog.get_logger()
 
@@ -137,7 +139,8 @@ class Engine:
         )
         await self.sender.start()
         self._lane_task = asyncio.create_task(self.lane.run(), name="lane")
-        self._timers_task = asyncio.create_task(self.timers.run(), name="timers")
+        ringing = self.timers.run() if self._replay is None else self.timers.run_replay()
+        self._timers_task = asyncio.create_task(ringing, name="timers")
         self._scheduler = None
         if self._replay is None:  # a replay's time is no measure of what is past its retention
             self._scheduler = jobs.schedule(self.store, lambda: self.ruling.rules.workspace.retention)
@@ -294,6 +297,4 @@ class Engine:
         except OverflowError:  # off the calendar
             return
         if at > self._replay():
-            await self.timers.fire_until(at, self._replay.advance)
-            self._replay.advance(at)
-            await self.timers.fire_due()
+            await self.timers.follow(at, self._replay.advance, lambda: self.sender.drain(DRAIN_SECONDS))

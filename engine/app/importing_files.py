@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -13,6 +12,7 @@ import msgspec
 
 from engine.adapters.postgres import imports
 from engine.adapters.postgres.imports import Progress
+from engine.app.clock import Clock, system_clock
 from engine.app.importing import Import, Rejected
 from engine.domain.offers.rules import Workspace
 from engine.domain.people.events import Event
@@ -59,10 +59,17 @@ def prepare(
 
 
 def prepare_open(
-    kind: Kind, file: Path, opened: BinaryIO, form: Format, named: str, said: bytes, workspace: Workspace
+    kind: Kind,
+    file: Path,
+    opened: BinaryIO,
+    form: Format,
+    named: str,
+    said: bytes,
+    workspace: Workspace,
+    clock: Clock = system_clock,
 ) -> tuple[Prepared | None, list[Problem]]:
     """The same of a file that is open. `said` is the mapping's text, of the file `named`; it may be
-    empty. Raises Unreadable."""
+    empty. `clock` tells what is history. Raises Unreadable."""
     problems: list[Problem] = []
     given = mapping(named, said, problems) if said else ImportMapping()
     if given is None:
@@ -83,7 +90,7 @@ def prepare_open(
         mapping=given,
         identifier=identifier_of(kind, digest.hexdigest(), said),
         total=None if form == "parquet" else lines,
-        event_of=Reader(kind, given, workspace, datetime.now(UTC)).event,
+        event_of=Reader(kind, given, workspace, clock()).event,
     ), problems
 
 

@@ -7,7 +7,7 @@ engine; its message id is the same each time, so it takes effect once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
@@ -46,6 +46,7 @@ class Timers:
         self._clock = clock
         self._held = held
         self._woken = asyncio.Event()
+        self._turn = asyncio.Lock()
 
     def wake(self) -> None:
         """Looks for due timers now rather than at the next poll."""
@@ -77,12 +78,35 @@ class Timers:
         """Fires all that is due now and waits until it is committed. Answers how many."""
         return await self._fire_due(paced=False) + await self._fire_due(paced=True)
 
-    async def fire_until(self, until: datetime, advance: Callable[[datetime], bool]) -> None:
-        """Fires what is due until then, each at its own time: a replay's clock is moved on to it."""
-        while (due := (await self._store.fetch("next_timer", until))[0][0]) is not None:
-            advance(due)
-            if not await self.fire_due():
-                return  # another engine has them
+    async def run_replay(self) -> None:
+        """What is due at a standing clock, while nothing moves it on."""
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._woken.wait()
+            self._woken.clear()
+            async with self._turn:
+                try:
+                    await self.fire_due()
+                except Exception as fault:
+                    log.warning("timers_wait", fault=type(fault).__name__)
+
+    async def follow(
+        self, to: datetime, advance: Callable[[datetime], bool], settled: Callable[[], Awaitable[object]]
+    ) -> None:
+        """Moves a replay's clock on. What is due on the way fires at its own time, each once `settled` says
+        that everything before it is over: in a replay hours pass in no time, and a push would expire on
+        its way."""
+        async with self._turn:
+            while True:
+                await settled()
+                if (due := (await self._store.fetch("next_timer", to))[0][0]) is None:
+                    break
+                advance(due)
+                if not await self.fire_due():
+                    break  # another engine has them
+            advance(to)
+            await self.fire_due()
 
     async def _fire_due(self, *, paced: bool) -> int:
         fired = 0

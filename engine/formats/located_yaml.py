@@ -170,6 +170,16 @@ def _end(event: yaml.Event) -> _Mark:
     return cast(_Mark, event.end_mark)
 
 
+def _is_open(node: AnyNode) -> bool:
+    """Whether it is plain text in which a bracket is not closed."""
+    return (
+        isinstance(node, Scalar)
+        and not node.style
+        and "(" in node.text
+        and node.text.count("(") > node.text.count(")")
+    )
+
+
 class _Reader:
     """Builds the nodes of one file from its events."""
 
@@ -261,12 +271,19 @@ class _Reader:
 
     def _mapping(self, event: yaml.Event, events: Iterator[yaml.Event], depth: int) -> MapNode:
         entries: dict[str, Entry] = {}
+        pairs: list[tuple[AnyNode, AnyNode]] = []
+        is_torn = False
         for inner in events:
             if isinstance(inner, yaml.MappingEndEvent):
                 event_end = _end(inner).index
                 break
             key = self._node(inner, events, depth + 1)
             value = self._node(next(events), events, depth + 1)
+            pairs.append((key, value))
+            is_torn = is_torn or _is_open(value)
+        if is_torn and event.flow_style:  # type: ignore[attr-defined]
+            pairs = self._mended(pairs)
+        for key, value in pairs:
             if not isinstance(key, Scalar):
                 quotes = "text with {{ … }} needs quotes" if isinstance(key, MapNode) else None
                 self._problems.append(key.problem("a key must be text", quotes))
@@ -285,6 +302,38 @@ class _Reader:
             end=event_end,
             entries=entries,
         )
+
+    def _mended(self, pairs: list[tuple[AnyNode, AnyNode]]) -> list[tuple[AnyNode, AnyNode]]:
+        """The pairs of `{distinct: f(p, p.sku), of: X}` as they are meant: to YAML a comma in braces ends
+        the text, also between the brackets of an expression."""
+        mended: list[tuple[AnyNode, AnyNode]] = []
+        left = iter(range(len(pairs)))
+        for first in left:
+            key, value = pairs[first]
+            if _is_open(value):
+                for last in range(first + 1, len(pairs)):
+                    tail = pairs[last]
+                    if not all(isinstance(node, Scalar) and not node.style for node in tail):
+                        break
+                    end = max(node.end for node in tail)
+                    text = self.source.text[value.start : end]
+                    if text.count("(") <= text.count(")"):
+                        assert isinstance(value, Scalar)
+                        value = Scalar(
+                            source=self.source,
+                            line=value.line,
+                            column=value.column,
+                            start=value.start,
+                            end=end,
+                            text=text,
+                            value=text,
+                            style="",
+                        )
+                        for _ in range(first, last):
+                            next(left)
+                        break
+            mended.append((key, value))
+        return mended
 
     def _count(self, event: yaml.Event, nodes: int) -> None:
         self._nodes += nodes

@@ -70,7 +70,14 @@ async def bring(
     workspace = engine.ruling.rules.workspace
     try:
         prepared, problems = prepare_open(
-            known, Path(f"{kind} by HTTP"), io.BytesIO(body), form, "mapping", said.encode(), workspace
+            known,
+            Path(f"{kind} by HTTP"),
+            io.BytesIO(body),
+            form,
+            "mapping",
+            said.encode(),
+            workspace,
+            engine.clock,
         )
         if prepared is None:
             raise ClientException("; ".join(f"{p.line}:{p.column}: {p.message}" for p in problems))

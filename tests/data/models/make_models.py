@@ -76,6 +76,17 @@ def one_node(operator: str, *sources: str, to: str = "probabilities", **attribut
 
 def main() -> None:
     save("linear")
+    save(
+        "as_told",
+        [
+            one_node("Less", "inputs", "no", to="below"),
+            one_node("Where", "below", "no", "inputs", to="raised"),
+            one_node("Greater", "raised", "yes", to="above"),
+            one_node("Where", "above", "yes", "raised"),
+        ],
+        inputs=[tensor("inputs", ["rows", 1])],
+        initializers=[weights("no", 0.0), weights("yes", 1.0)],
+    )
     save("external_initializer", initializers=[outside(weights(), "weights.bin")])
     save("external_elsewhere", initializers=[outside(weights(), "../../../weights.bin")])
     constant = one_node("Constant", to="weights", value=outside(weights(), "weights.bin"))
