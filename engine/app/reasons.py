@@ -41,7 +41,7 @@ def sentence(judged: Judged) -> str:
         case Reason.QUIET_HOURS if "from" in numbers:
             return f"{numbers['local']} is within quiet hours, {numbers['from']} to {numbers['to']}"
         case _:
-            return ", ".join(f"{_spaced(word)} {shown(value)}" for word, value in numbers.items())
+            return ", ".join(_told(word, value) for word, value in numbers.items())
 
 
 def _worth(judged: Judged) -> str:
@@ -53,8 +53,15 @@ def _worth(judged: Judged) -> str:
     return f" ({', '.join(parts)})" if parts else ""
 
 
+def _told(word: str, value: Any) -> str:
+    """`ageSeconds` as "age 20m34s"."""
+    if word.endswith("Seconds") and isinstance(value, int | float):
+        return f"{_spaced(word.removesuffix('Seconds'))} {shown(timedelta(seconds=round(value)))}"
+    return f"{_spaced(word)} {shown(value)}"
+
+
 def _spaced(word: str) -> str:
-    """`ageSeconds` as "age seconds"."""
+    """`atLeast` as "at least"."""
     return "".join(f" {c.lower()}" if c.isupper() else c for c in word)
 
 
@@ -65,8 +72,10 @@ def shown(value: Any) -> str:
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d %H:%M:%S}Z"
     if isinstance(value, timedelta):
-        days, seconds = value.days, value.seconds + value.microseconds / 1e6
-        return f"{days}d" if days and not seconds else f"{value.total_seconds():g}s"
+        minutes, seconds = divmod(value.seconds, 60)
+        parts = ((value.days, "d"), (minutes // 60, "h"), (minutes % 60, "m"))
+        last = seconds + value.microseconds / 1e6
+        return "".join(f"{n}{unit}" for n, unit in parts if n) + (f"{last:g}s" if last or not value else "")
     if isinstance(value, list):
         return f"[{', '.join(shown(one) for one in value)}]"
     text = f'"{value}"' if isinstance(value, str) else str(value).lower() if value is None else str(value)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from engine.domain.offers.rules import Computed, ComputedKind, RuleSet
-from engine.domain.offers.scope import UNKNOWN
+from engine.domain.offers.scope import UNKNOWN, is_number
 from engine.domain.people.traits import typed
 from engine.formats.located_yaml import AnyNode, Entry, ListNode, MapNode, Scalar
 from engine.formats.problems import did_you_mean
@@ -24,6 +24,14 @@ _NUMERIC: Final = (
     ComputedKind.MIN,
     ComputedKind.MAX,
     ComputedKind.DAYS_SINCE,
+)
+_FOLLOWING: Final = (
+    ComputedKind.SUM,
+    ComputedKind.AVERAGE,
+    ComputedKind.MIN,
+    ComputedKind.MAX,
+    ComputedKind.FIRST,
+    ComputedKind.LAST,
 )
 _DERIVED: Final = (ComputedKind.STEPS, ComputedKind.RATIO)
 DEFAULT_USER: Final = "someone"
@@ -104,7 +112,55 @@ def _computed(node: AnyNode, problems: Problems, rules: RuleSet) -> dict[str, An
             problems.append(entry.key.problem(message, f"set {others} instead"))
         else:
             values[word] = _counted(trait, entry.node, problems)
+    return _completed(values, rules)
+
+
+def _completed(stated: Mapping[str, Any], rules: RuleSet) -> dict[str, Any]:
+    """The values with those that follow from them: whoever spent 620 has bought something, once unless it
+    says how often, and their average is what it must be."""
+    alike: dict[Any, list[Computed]] = {}
+    for trait in rules.workspace.computed:
+        pattern = trait.pattern
+        if pattern is not None:
+            condition = pattern.condition.text if pattern.condition is not None else ""
+            same = (pattern.kind, pattern.name, pattern.fences, condition, trait.within)
+            alike.setdefault(same, []).append(trait)
+    values = dict(stated)
+    for traits in alike.values():
+        known = [trait for trait in traits if stated.get(trait.name) not in (None, 0, [])]
+        if known:
+            _complete(values, traits)
     return values
+
+
+def _complete(values: dict[str, Any], traits: list[Computed]) -> None:
+    """Completes the traits of one kind of event, of which something is stated."""
+    sums: dict[str, float] = {}
+    averages: dict[str, float] = {}
+    number = None
+    for trait in traits:
+        value = values.get(trait.name)
+        if not is_number(value):
+            continue
+        if trait.kind is ComputedKind.COUNT:
+            number = value
+        elif trait.value is not None and trait.kind is ComputedKind.SUM:
+            sums[trait.value.text] = value
+        elif trait.value is not None and trait.kind is ComputedKind.AVERAGE:
+            averages[trait.value.text] = value
+    if number is None:
+        both = next((text for text in sums if averages.get(text)), None)
+        number = 1 if both is None else round(sums[both] / averages[both])
+    for trait in traits:
+        text = trait.value.text if trait.value is not None else ""
+        total = sums.get(text, averages[text] * number if text in averages else None)
+        if trait.kind is ComputedKind.COUNT:
+            values.setdefault(trait.name, number)
+        elif total is not None and number and trait.kind in _FOLLOWING:
+            if trait.kind is ComputedKind.SUM:
+                values.setdefault(trait.name, total)
+            elif trait.kind is ComputedKind.AVERAGE or number == 1:
+                values.setdefault(trait.name, total / number)
 
 
 def _counted(trait: Computed, node: AnyNode, problems: Problems) -> Any:

@@ -136,7 +136,7 @@ def step(
         if coarse:
             return Step(presence, (), Ignored.INACCURATE)
         nowhere = Presence({}, {}, _devices(presence, fix.device_id, followed.trail), fix.device_id, when)
-        return _approached(Step(nowhere), presence, followed, fix, interest)
+        return _approached(Step(nowhere), presence, followed, fix, interest, silence)
 
     concerned = sorted({*around, *presence.inside, *presence.pending} & index.outlines.keys())
     too_small = (
@@ -190,11 +190,14 @@ def step(
         if stayed:
             after = msgspec.structs.replace(after, stayed=stayed)
     moved = Step(after, (*long, *exits, *enters), None, too_small)
-    return _approached(moved, presence, followed, fix, interest)
+    return _approached(moved, presence, followed, fix, interest, silence)
 
 
-def _approached(step: Step, before: Presence, followed: Followed, fix: Fix, interest: Interest) -> Step:
-    """The step with the approaches that the fix tells of."""
+def _approached(
+    step: Step, before: Presence, followed: Followed, fix: Fix, interest: Interest, silence: timedelta
+) -> Step:
+    """The step with the approaches that the fix tells of. What was told before a silence is over: where
+    they have been since, nobody knows."""
     if not interest.memory:
         return step
     after, when = step.presence, followed.trail.when
@@ -205,7 +208,8 @@ def _approached(step: Step, before: Presence, followed: Followed, fix: Fix, inte
         going = msgspec.structs.replace(step.presence, way=walked(way, fix, interest.memory))
         return msgspec.structs.replace(step, presence=going)
     gap = (when - before.seen_at).total_seconds() if before.seen_at is not None else 0.0
-    told, found = approaching(before.told, way, fix, gap, after.inside, approaches)
+    told_of = before.told if before.told and is_known(before, when, silence) else NOBODY
+    told, found = approaching(told_of, way, fix, gap, after.inside, approaches)
     after = msgspec.structs.replace(after, way=walked(way, fix, interest.memory), told=told)
     ahead = tuple(
         Transition("approach", fence, when, None, timedelta(seconds=seconds)) for fence, seconds in found
