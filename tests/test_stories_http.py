@@ -19,7 +19,11 @@ NOT_OVER_HTTP: dict[str, str] = {}
 """Scenarios that cannot be brought about over HTTP, by their name, and why."""
 
 
-@pytest.mark.parametrize("workspace", WORKSPACES, ids=lambda folder: folder.name if folder.parent != folder.parents[1] / "ten_stories" else "ten")
+@pytest.mark.parametrize(
+    "workspace",
+    WORKSPACES,
+    ids=lambda folder: folder.name if folder.parent != folder.parents[1] / "ten_stories" else "ten",
+)
 def test_every_scenario_comes_out_over_http(workspace: Path, postgres: str) -> None:
     models = models_of(workspace)
     checked = check_folders(workspace, models)

@@ -314,8 +314,7 @@ class _Run:
             self._refused[person.scenario.name].append(f"no past leads there: {why}")
             told = []
         rows = [
-            {namespace: own, "event": one.event, "time": one.at.isoformat(), **one.properties}
-            for one in told
+            {namespace: own, "event": one.event, "time": one.at.isoformat(), **one.properties} for one in told
         ]
         if rows:
             lines = "\n".join(json.dumps(row) for row in rows)
