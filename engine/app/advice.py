@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from engine.app.reasons import shown
+from engine.app.reasons import Looked, shown, stopped_at, unmet, values_read
 from engine.domain.offers.decisions import Judged, Reason
+from engine.domain.offers.rules import RuleSet
 
 
-def advice(judged: Judged) -> str | None:
-    """The change that opens the gate that stopped it; None for one that won."""
+def advice(judged: Judged, rules: RuleSet | None = None, looked: Looked | None = None) -> str | None:
+    """The change that opens the gate that stopped it; None for one that won. With what it looked at, of
+    a condition only the parts that did not hold, each with the values that it hung on."""
+    if rules is not None and looked is not None and (parts := _parts(judged, rules, looked)):
+        return parts
     numbers = judged.numbers
     match judged.reason:
         case None:
@@ -45,6 +49,19 @@ def advice(judged: Judged) -> str | None:
             return "it happens within the rule's `during`"
         case _:
             return None
+
+
+def _parts(judged: Judged, rules: RuleSet, looked: Looked) -> str:
+    """The parts of a condition that did not hold; empty where it was no condition."""
+    expression = stopped_at(judged, rules)
+    if expression is None or "condition" not in judged.numbers:
+        return ""
+    holds = "is known" if judged.reason is Reason.CONDITION_UNKNOWN else "holds"
+    said = []
+    for part in unmet(expression, looked.scope):
+        values = ", ".join(f"{path} is {value}" for path, value in values_read(part, looked))
+        said.append(f"{part.text} {holds}" + (f" ({values})" if values else ""))
+    return " and ".join(said)
 
 
 def _first(judged: Judged) -> object:

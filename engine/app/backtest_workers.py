@@ -237,17 +237,19 @@ async def _play(trial: Trial, history: History, buckets: Range, share: Share, do
     # What a group leaves behind goes by itself; looking for more again and again would take time.
     gc.set_threshold(100_000, 50, 1_000)
     try:
-        log = history.log(buckets, share.people)
-        decided = history.decided(buckets, trial.since, share.people)
+        if share.people is None:
+            log, decided = history.log(buckets), history.decided(buckets, trial.since)
+        else:
+            log = history.log_of(share.people)
+            decided = history.decided_of(share.people, trial.since)
         async for rows, documents in _people(log, decided, share.elsewhere):
             backtest.play(rows, documents)
             done(len(rows))
         for group in share.groups:
             members = sorted(group)
-            rows = [recorded(*row) async for page in history.log(EVERYBODY, members) for row in page]
-            documents = [
-                row[1] async for page in history.decided(EVERYBODY, trial.since, members) for row in page
-            ]
+            rows = [recorded(*row) async for page in history.log_of(members) for row in page]
+            found = history.decided_of(members, trial.since)
+            documents = [row[1] async for page in found for row in page]
             backtest.play(rows, documents)
             done(len(rows))
     finally:

@@ -61,10 +61,10 @@ class Hypothesis:
             for number, (one, verdict) in enumerate(zip(seen, verdicts, strict=True))
         ]
 
-    def candidates(self, profile: Profile, now: datetime) -> list[Candidate]:
+    def candidates(self, profile: Profile, now: datetime, event: Event | None = None) -> list[Candidate]:
         """What the rule would put forward for somebody, before any gate."""
         rules = self._ruling.rules
-        seen = self._seen(profile, now, None)
+        seen = self._seen(profile, now, event)
         local = now.astimezone(caps.zone(profile.zone, rules.workspace.timezone))
         scope = scope_of(rules, seen, now, local, reachable(profile)[1], {})
         matched = [(seen.triggers[0], self.rule)]

@@ -4,10 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
+import msgspec
+
+from engine.domain.offers.cel_nodes import Logic, Node
+from engine.domain.offers.cel_syntax import parse
 from engine.domain.offers.decisions import Judged, Reason
-from engine.domain.offers.expressions import Expression
+from engine.domain.offers.expressions import (
+    Expression,
+    ExpressionError,
+    Names,
+    Type,
+    compile_expression,
+)
 from engine.domain.offers.rules import RuleSet
 from engine.domain.offers.scope import Scope
 
@@ -96,14 +107,67 @@ def stopped_at(judged: Judged, rules: RuleSet) -> Expression | None:
     return next((one for one in expressions if one is not None and one.text in texts), None)
 
 
-def values_read(expression: Expression, scope: Scope) -> list[tuple[str, str]]:
-    """What the expression looked at, by dotted path, and what was found there."""
+class Looked(msgspec.Struct, frozen=True):
+    """What a candidate's conditions could look at, and which traits of the person nobody may read, by
+    their label and what the person allowed."""
+
+    scope: Scope
+    kept_back: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        return "Looked(…)"
+
+
+def values_read(expression: Expression, looked: Looked) -> list[tuple[str, str]]:
+    """What the expression looked at, by dotted path, and what was found there. What must not be read is
+    not shown, but said to be so."""
     found = []
     for path in sorted(expression.reads):
         root, *steps = path.split(".")
-        value: Any = getattr(scope, root, None)
+        value: Any = getattr(looked.scope, root, None)
         for step in steps:
             value = value.get(step) if isinstance(value, Mapping) else None
-        if not isinstance(value, Mapping):
+        is_trait = steps and (root == "profile" or (root == "event" and steps[0] == "traits"))
+        if is_trait and steps[-1] in looked.kept_back:
+            found.append((path, "kept back by its label"))
+        elif not isinstance(value, Mapping):
             found.append((path, "unknown" if value is None else shown(value)))
     return found
+
+
+def unmet(expression: Expression, scope: Scope) -> list[Expression]:
+    """Of the parts that must all hold those that did not: false ones, or else those that were unknown."""
+    parts = _parts(expression)
+    answers = [part.evaluate(scope) for part in parts]
+    false = [part for part, answer in zip(parts, answers, strict=True) if answer is False]
+    return false or [part for part, answer in zip(parts, answers, strict=True) if answer is not True]
+
+
+_ANYTHING: Names = {
+    **dict.fromkeys(Scope.__struct_fields__, Type.MAP),
+    "now": Type.TIMESTAMP,
+}
+
+
+@lru_cache(maxsize=256)
+def _compiled(text: str) -> Expression | None:
+    try:
+        return compile_expression(text, _ANYTHING, expect=Type.BOOL)
+    except ExpressionError:
+        return None
+
+
+def _parts(expression: Expression) -> list[Expression]:
+    """What stands between the outermost `&&`."""
+    texts: list[str] = []
+    waiting: list[Node] = [parse(expression.text)]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, Logic) and node.operator == "&&":
+            waiting += reversed(node.terms)
+        else:
+            texts.append(expression.text[node.start : node.end])
+    parts = [_compiled(text) for text in texts]
+    if len(parts) == 1 or any(part is None for part in parts):
+        return [expression]
+    return [part for part in parts if part is not None]

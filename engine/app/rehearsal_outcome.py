@@ -9,7 +9,7 @@ from heapq import nsmallest
 
 import msgspec
 
-from engine.app.reasons import sentence, shown, stopped_at, values_read
+from engine.app.reasons import Looked, sentence, shown, stopped_at, values_read
 from engine.app.rehearsal import Told
 from engine.app.rehearsal_story import Played
 from engine.domain.offers.decisions import ORDER, Decision, Judged, Outcome, Reason, is_worth_telling
@@ -202,7 +202,7 @@ def _candidates(made: _Made, rules: RuleSet) -> tuple[str, ...]:
             if judged.geofence is not None:
                 fence = rules.fences.get(judged.geofence)
                 scope = msgspec.structs.replace(scope, geofence=fence_view(fence, scope.now))
-            lines += [f"  {path} is {value}" for path, value in values_read(expression, scope)]
+            lines += [f"  {path} is {value}" for path, value in values_read(expression, Looked(scope))]
     return tuple(lines)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 
 from engine.adapters.postgres.store import named_queries
-from engine.domain.people.profiles import BUCKETS, Profile, decode_profile
+from engine.domain.people.profiles import BUCKETS, Profile, bucket_of, decode_profile
 
 AT_ONCE = 2_000
 Range = tuple[int, int]
@@ -52,15 +52,26 @@ class History:
         """Profile and event (JSON) of everything, in any order, a few thousand at a time."""
         return self._pages(_QUERIES["mentions"], *buckets)
 
-    def log(self, buckets: Range, people: Sequence[str] | None = None) -> AsyncIterator[Sequence[LogRow]]:
-        """Everything, or what there is of some people."""
-        return self._pages(_QUERIES["log"], *buckets, people)
+    async def family(self, profile_id: str) -> tuple[list[str], list[Profile]]:
+        """Everybody who became one with somebody, and what stands in the place of those who ended."""
+        rows = await self._connection.fetch(_QUERIES["family"], profile_id)
+        return [row[0] for row in rows], [decode_profile(row[1]) for row in rows if row[1] is not None]
 
-    def decided(
-        self, buckets: Range, since: datetime, people: Sequence[str] | None = None
-    ) -> AsyncIterator[Sequence[DecisionRow]]:
+    def log(self, buckets: Range) -> AsyncIterator[Sequence[LogRow]]:
+        """Everything."""
+        return self._pages(_QUERIES["log"], *buckets)
+
+    def log_of(self, people: Sequence[str]) -> AsyncIterator[Sequence[LogRow]]:
+        """Everything of some people."""
+        return self._pages(_QUERIES["log_of"], [bucket_of(one) for one in people], people)
+
+    def decided(self, buckets: Range, since: datetime) -> AsyncIterator[Sequence[DecisionRow]]:
         """The decisions since, in the order of `log`."""
-        return self._pages(_QUERIES["decided"], *buckets, people, since)
+        return self._pages(_QUERIES["decided"], *buckets, since)
+
+    def decided_of(self, people: Sequence[str], since: datetime) -> AsyncIterator[Sequence[DecisionRow]]:
+        """Those of some people, in the order of `log_of`."""
+        return self._pages(_QUERIES["decided_of"], [bucket_of(one) for one in people], people, since)
 
     async def _pages(self, query: str, *arguments: Any) -> AsyncIterator[Any]:
         cursor = await self._connection.cursor(query, *arguments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
 
 import msgspec
@@ -28,16 +29,22 @@ class Rulings:
         if active is None:
             fail("nothing was ever active on this database: no engine has served rules on it", 1)
             raise AssertionError
-        for revision in dict.fromkeys([active.revision, *(await self._revisions.used() if past else ())]):
+        await self.learn(dict.fromkeys([active.revision, *(await self._revisions.used() if past else ())]))
+        if active.revision not in self._known:
+            fail(f"the active revision {active.revision} cannot be built by this version", 1)
+        self.active = self._known[active.revision]
+
+    async def learn(self, revisions: Iterable[str]) -> None:
+        """Builds those of some revisions that are kept."""
+        for revision in revisions:
+            if revision in self._known:
+                continue
             folders = await self._revisions.folders(revision)
             if folders is None:
                 continue
             ruling = rulesets.build(rulesets.Files(folders["rules"], folders["models"])).ruling
             if ruling is not None:
                 self._known[revision] = self.set(ruling)
-        if active.revision not in self._known:
-            fail(f"the active revision {active.revision} cannot be built by this version", 1)
-        self.active = self._known[active.revision]
 
     def of(self, revision: str) -> Ruling | None:
         """None where it is not kept, or cannot be built any more."""

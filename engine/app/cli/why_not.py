@@ -16,13 +16,16 @@ from engine.adapters.postgres.store import Store
 from engine.app import profile_reading
 from engine.app.cli.database import with_store
 from engine.app.cli.environment import fail, read_settings
-from engine.app.cli.explain import told_of
+from engine.app.cli.explain import looked_up, said_of_values, told_of
 from engine.app.cli.rulings import Rulings
 from engine.app.hypothesis import Hypothesis
+from engine.app.retracing import by_key
 from engine.app.ruling import Ruling
 from engine.domain.offers.patterns import TriggerKind
 from engine.domain.offers.pauses import paused
 from engine.domain.people.events import Event
+from engine.domain.people.identity import normal
+from engine.domain.people.labels import kept_back
 from engine.domain.people.profiles import Profile, bucket_of
 from engine.formats.problems import did_you_mean
 
@@ -53,6 +56,7 @@ def why_not(
 
     async def ask(store: Store) -> dict[str, Any]:
         ruling = await standing(store)
+        await looked_up(store, "why-not", normal((namespace, value), ruling.rules.workspace.namespaces))
         profile = await profile_reading.find_in(store, ruling.rules, namespace, value)
         if profile is None:
             fail("nobody is known by that identity", 1)
@@ -93,6 +97,8 @@ async def _report(store: Store, ruling: Ruling, profile: Profile, asked: Hypothe
     event = _read_event(came[0]["body"]) if came else None
     (decisions,) = asked.ask([profile], now, event)
     mine = [c for decision in decisions for c in decision.candidates if c.rule == asked.rule.id]
+    hidden = kept_back(profile.consent, ruling.rules.workspace)
+    looked = by_key(asked.candidates(profile, now, event), hidden)
     last = msgspec.json.decode(considered[0]["document"]) if considered else None
     return {
         "profileId": profile.id,
@@ -107,7 +113,10 @@ async def _report(store: Store, ruling: Ruling, profile: Profile, asked: Hypothe
         "lastConsidered": None
         if last is None
         else {"decision": last["id"], "at": last["decidedAt"], "reason": last["reason"]},
-        "now": [told_of(one) for one in mine],
+        "now": [
+            told_of(one, ruling.rules, looked.get((one.rule, one.offer, one.geofence, one.variant)))
+            for one in mine
+        ],
     }
 
 
@@ -130,6 +139,7 @@ def _lines(report: dict[str, Any]) -> list[str]:
         said.append(f"  {one['offer']}: {reason}")
         if one["because"] not in ("", "won"):
             said.append(f"      {one['because']}")
+        said += said_of_values(one)
         if one["needed"]:
             said.append(f"      it would go further if {one['needed']}")
     if not report["now"]:
