@@ -18,7 +18,9 @@ from playwright.sync_api import sync_playwright
 
 from engine.app import rulesets
 from engine.app.backtest import Trial
+from engine.app.backtest_order import Brought, Incomplete, in_order
 from engine.app.backtest_workers import Result, Work, run
+from engine.app.replay import Facts, Recorded
 from engine.app.ruling import Ruling
 from engine.app.timers import Timers
 from engine.domain.people.events import Device, Event, Kind
@@ -136,7 +138,14 @@ async def lived(dsn: str, events: int, rules: Ruling) -> tuple[datetime, datetim
 
 
 def played(
-    dsn: str, active: Ruling, other: Ruling, since: datetime, past: Sequence[Ruling] = (), **fields: Any
+    dsn: str,
+    active: Ruling,
+    other: Ruling,
+    since: datetime,
+    past: Sequence[Ruling] = (),
+    *,
+    workers: int = 1,
+    **fields: Any,
 ) -> Result:
     """A backtest of everybody, every decision made again."""
     rulings = {one.rules.revision: one for one in (active, *past)}
@@ -152,7 +161,7 @@ def played(
     )
     trial = msgspec.structs.replace(trial, **fields)
     work = Work(dsn=dsn, trial=trial, namespaces=(active.rules.workspace.namespaces,))
-    return run(work, 1, lambda done: None)
+    return run(work, workers, lambda done: None)
 
 
 def test_the_active_rules_make_every_decision_again(postgres: str) -> None:
@@ -175,6 +184,16 @@ def test_the_active_rules_make_every_decision_again(postgres: str) -> None:
         assert standing.active.suppressed == active.suppressed
         assert standing.tried == result.count.tried
         assert standing.active.estimated
+
+        # Several processes come to the same, but for the last digits of sums.
+        since = began + (ended - began) / 2
+        shared = played(dsn, ruling(), ruling(OTHER), since, workers=3).count
+        assert shared.tried.offered == result.count.tried.offered
+        assert (shared.active.report("a", ""), shared.tried.report("t", "")) == (
+            result.count.active.report("a", ""),
+            result.count.tried.report("t", ""),
+        )
+        assert (shared.agreement, shared.events) == (agreement, result.count.events)
 
 
 def test_the_command_tells_it_in_figures_and_on_a_page(postgres: str) -> None:
@@ -254,3 +273,45 @@ def look_at(page: Path) -> dict[str, Any]:
         )
         browser.close()
     return seen
+
+
+def row(profile: str, number: int, minute: int, message: str = "") -> Recorded:
+    at = NOW + timedelta(minutes=minute)
+    told = event(name="Thank Me", message=message or f"{profile}{number}", at=at)
+    return Recorded(profile, number, told, Facts(now=at, revision="r"))
+
+
+def order(rows: Sequence[Recorded], **merges: Sequence[Brought]) -> list[str]:
+    return [f"{one.profile_id}{one.number}" for one in in_order(rows, merges)]
+
+
+def test_rows_are_told_in_their_order_under_whom_they_were_told_to() -> None:
+    # b became one with a by a's third event, when a had two; c with b by b's second, when b had one.
+    merges = {"a": [Brought("b", 2, "merge")], "b": [Brought("c", 1, "earlier")]}
+    own = [row("a", 1, 1), row("a", 2, 6), row("a", 7, 9, "merge"), row("a", 8, 10)]
+    b = [(1, 2, ""), (4, 5, "earlier")]
+    c = [(1, 3), (2, 4)]
+    expected = ["a1", "b1", "c1", "c2", "b4", "a2", "a7", "a8"]
+    apart = [row("b", n, at, m) for n, at, m in b] + [row("c", n, at) for n, at in c]
+    assert order([*own, *apart], **merges) == expected
+    # As it stands once all of it was brought over, and while it is half done.
+    moved = [row("a", 2 + n, at, m) for n, at, m in b] + [row("a", 3 + n, at) for n, at in c]
+    assert order([*moved, *own], **merges) == expected
+    assert order([*own, *moved[:1], *apart[1:]], **merges) == expected
+
+
+def test_numbers_count_for_more_than_clocks() -> None:
+    assert order([row("a", 1, 5), row("a", 2, 4), row("a", 3, 6)]) == ["a1", "a2", "a3"]
+    rows = [row("a", 1, 1), row("b", 1, 9), row("a", 3, 8, "merge")]
+    assert order(rows, a=[Brought("b", 1, "merge")]) == ["a1", "b1", "a3"]
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2, 3, 4])
+def test_where_a_row_is_missing_nothing_is_said(gone: int) -> None:
+    rows = [row("a", 1, 1), row("a", 2, 2), row("a", 3, 3), row("a", 4, 4, "merge"), row("a", 5, 5)]
+    del rows[gone]
+    if gone == 4:  # the last one: nobody can miss it
+        assert order(rows, a=[Brought("b", 2, "merge")]) == ["a1", "a2", "b1", "a4"]
+        return
+    with pytest.raises(Incomplete):
+        order(rows, a=[Brought("b", 2, "merge")])
