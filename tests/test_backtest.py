@@ -23,7 +23,7 @@ from engine.app.backtest_workers import Result, Work, run
 from engine.app.replay import Facts, Recorded
 from engine.app.ruling import Ruling
 from engine.app.timers import Timers
-from engine.domain.people.events import Device, Event, Kind
+from engine.domain.people.events import Device, Event, Kind, Location
 from tests import lanes, served
 from tests.conftest import open_folder
 from tests.lanes import CAFE, FAR, NOW, event
@@ -194,6 +194,31 @@ def test_the_active_rules_make_every_decision_again(postgres: str) -> None:
             result.count.tried.report("t", ""),
         )
         assert (shared.agreement, shared.events) == (agreement, result.count.events)
+
+
+async def silent(dsn: str, rules: Ruling) -> datetime:
+    """Three people go into the café's edge, with nothing heard of them for five minutes before: an enter
+    only where that is long enough for nobody to know any more. When it began."""
+    async with lanes.engine(dsn, rules.rules, dict(rules.models)) as engine:
+        for user in PEOPLE[:3]:
+            await engine.send(lanes.arrival(user))
+            await engine.send(event(Kind.IDENTIFY, user=user, consent={"marketing": True, "location": True}))
+            for latitude in (FAR.latitude, CAFE.latitude + 0.0005):
+                engine.now += timedelta(minutes=5)
+                place = Location(latitude=latitude, longitude=CAFE.longitude, accuracy=20.0)
+                fix = event(name="Location Updated", user=user, location=place, at=engine.now)
+                await engine.send(fix)
+    return NOW
+
+
+def test_what_another_silence_decided_is_made_again(postgres: str) -> None:
+    """The engine was told that presence is unknown after a minute; whoever asks later goes by the default."""
+    active = ruling()
+    short = Ruling(msgspec.structs.replace(active.rules, silence=timedelta(minutes=1)), active.models)
+    with served.database(postgres, "silent") as dsn:
+        began = asyncio.run(silent(dsn, short))
+        agreement = played(dsn, active, ruling(OTHER), began).count.agreement
+        assert agreement.recorded == agreement.reproduced == 3
 
 
 def test_the_command_tells_it_in_figures_and_on_a_page(postgres: str) -> None:

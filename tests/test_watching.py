@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from math import cos, radians
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from engine.domain.people.profiles import Address, Consent, Contact
 from engine.domain.places.earth import meters_between
 from engine.domain.places.fence_index import Fence, FenceIndex, build
 from engine.domain.places.shapes import Circle, Line
+from engine.domain.places.trips import Trip
 from engine.domain.places.watching import Moving, Stake, watch
 from engine.domain.stakes import Stakes
 from loadtest.regions import simulate
@@ -165,6 +166,43 @@ def test_what_stops_a_rule_for_good_makes_its_place_not_worth_watching() -> None
     denied = Address(type="android", token="t", seen_at=BEFORE, permissions={"push": "denied"})
     assert stakes(devices={"phone": denied})["cafe"] is None
     assert stakes(consent={"marketing": Consent(False, BEFORE, "marketing")})["gate"] is None
+
+
+TRIPS = """
+geofences:
+  far: {circle: {lat: 52.9, lng: -8.62, radius: 40}, properties: {store_id: s9}}
+  shop: {circle: {lat: 52.661, lng: -8.62, radius: 40}}
+  cafe: {circle: {lat: 52.662, lng: -8.62, radius: 40}}
+actions:
+  tell: {purpose: service, webhook: kitchen, body: {order: "{{ trip.order_id }}"}}
+offers:
+  ready: {purpose: service, message: {push: {title: t, body: b}}}
+rules:
+  kitchen: {when: {arriving: pickup, within: 3m}, do: tell}
+  here: {when: {enter: {fence: shop}}, offer: ready}
+  there: {when: {enter: {fence: cafe}}, offer: ready}
+trips:
+  pickup: {starts: {event: Order Placed}, to: event.properties.store_id, ends: [Order Cancelled], expires: 2h}
+"""
+
+
+def test_where_somebody_waits_for_the_person_is_watched_however_far() -> None:
+    rules = rule_set(TRIPS, "consent: {purposes: {service: {basis: contract}}}\n")
+
+    def found(trips: dict[str, Trip], now: datetime = NOON) -> list[str]:
+        stakes = Stakes(rules, someone(trips=trips), now, {})
+        regions = watch(rules.index, Moving(*HERE, 10.0, 1.0), stakes.at, 2, stakes.awaited).regions
+        return [region.id for region in regions]
+
+    trip = Trip("pickup", "far", NOON - timedelta(minutes=10))
+    assert found({}) == ["shop", "cafe"]
+    assert found({"pickup\n": trip}) == ["shop", "far"]
+    assert found({"pickup\n": msgspec.structs.replace(trip, arrived=True)}) == ["shop", "cafe"]
+    assert found({"pickup\n": trip}, NOON + timedelta(hours=2)) == ["shop", "cafe"]  # over by then
+    stakes = Stakes(rules, someone(trips={"pickup\n": trip}), NOON, {})
+    assert stakes.at("far") == Stake(True, False, False, None, 180.0, True)
+    (region,) = watch(rules.index, Moving(*HERE, 10.0, 1.0), stakes.at, 1, stakes.awaited).regions
+    assert region.radius == pytest.approx(40 + 360 * 1.5)
 
 
 @pytest.fixture(scope="module")

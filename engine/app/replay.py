@@ -24,6 +24,7 @@ from engine.domain.people.events import Event, Kind, Location, Sender
 from engine.domain.people.fold import RESTRICTED
 from engine.domain.people.profiles import Profile, new_profile
 from engine.domain.people.timers import timer
+from engine.domain.places.presence import SILENCE
 from engine.domain.recount import Logged, Recounting
 
 SAME_SCORE = 1e-5
@@ -47,7 +48,8 @@ class Place(msgspec.Struct, frozen=True):
 
 class Facts(msgspec.Struct, frozen=True):
     """What a decision depended on beside the event and what came before it. `place` is the event's turn
-    in its tick; `forgotten`: where it happened is kept no more."""
+    in its tick; `forgotten`: where it happened is kept no more; `silence`: how many seconds after a fix
+    presence was known."""
 
     now: datetime
     revision: str
@@ -57,6 +59,7 @@ class Facts(msgspec.Struct, frozen=True):
     paused: tuple[Pause, ...] = ()
     slots: Slots = NO_SLOTS
     place: int = 0
+    silence: float = SILENCE.total_seconds()
     forgotten: bool = False
     account: Mapping[str, Any] | msgspec.UnsetType | None = msgspec.UNSET
 
@@ -136,7 +139,7 @@ class Replay:
         self._said: Mapping[str, float | None] = {}
         self._plain = ruling
         self._sweep = sweeps.name_of(ruling.rules)
-        self._prepared: dict[tuple[int, tuple[str, ...]], Ruling] = {}
+        self._prepared: dict[tuple[int, float, tuple[str, ...]], Ruling] = {}
         self._secret = secret
         self.rehearsal = rehearsal or Rehearsal(ruling, secret=secret)
         self._ids: dict[str, str] = {}
@@ -144,6 +147,7 @@ class Replay:
         self._log: Sequence[Recorded] = ()
         self._paused: tuple[Pause, ...] = ()
         """What was stopped when something happened last."""
+        self._silence = SILENCE.total_seconds()
 
     def begin(self, log: Sequence[Recorded] = (), rehearsal: Rehearsal | None = None) -> None:
         """Goes on with other people: with nothing known of them yet, or as they are in a rehearsal."""
@@ -179,7 +183,7 @@ class Replay:
         if not self.rehearsal.is_due(to):
             return []
         self._said, self._sky.reading = {}, {}
-        self.rehearsal.ruling = self._ready(self._plain, self._paused)
+        self.rehearsal.ruling = self._ready(self._plain)
         return self.rehearsal.advance(to, will_come, self._sky)
 
     def sweep(self, at: datetime) -> None:
@@ -217,8 +221,8 @@ class Replay:
         self._sky.reading = (
             {name: v for name, v in facts.weather.items() if name not in _OWN_LIGHT} if facts.weather else {}
         )
-        self._paused = facts.paused
-        self.rehearsal.ruling = self._ready(ruling, facts.paused)
+        self._paused, self._silence = facts.paused, facts.silence
+        self.rehearsal.ruling = self._ready(ruling)
         newest = facts.newest
         fix = Location(latitude=newest.latitude, longitude=newest.longitude) if newest is not None else None
         return self.rehearsal.retell(
@@ -253,12 +257,16 @@ class Replay:
                 counting.take(Logged(event=one.event, now=one.facts.now, zone=seen.zone, places=seen.places))
         return Recount(int(row.event.message_id.rpartition(":")[2]), counting.states)
 
-    def _ready(self, ruling: Ruling, pauses: tuple[Pause, ...]) -> Ruling:
-        key = (id(ruling), tuple([pause.id for pause in pauses]) if pauses else ())
+    def _ready(self, ruling: Ruling) -> Ruling:
+        """The ruling with what engines added to it then."""
+        pauses = self._paused
+        key = (id(ruling), self._silence, tuple([pause.id for pause in pauses]) if pauses else ())
         known = self._prepared.get(key)
         if known is None:
             models = {name: _Recalling(name, m, lambda: self._said) for name, m in ruling.models.items()}
             stopped = paused(pauses) if pauses else NOTHING_PAUSED
-            known = Ruling(msgspec.structs.replace(ruling.rules, paused=stopped), models)
+            silence = timedelta(seconds=self._silence)
+            rules = msgspec.structs.replace(ruling.rules, paused=stopped, silence=silence)
+            known = Ruling(rules, models)
             self._prepared[key] = known
         return known

@@ -15,6 +15,7 @@ from engine.domain.decide import Observation, Sending
 from engine.domain.offers.decisions import Message
 from engine.domain.offers.rules import RuleSet
 from engine.domain.people.profiles import Membership, Profile, Seat, bucket_of, members_of
+from engine.domain.places.presence import SILENCE
 
 PROVIDERS = {"ios": "apns", "web": "webpush"}
 """Where a push to a device of this type goes unless the device says otherwise; else FCM."""
@@ -165,6 +166,8 @@ def facts_of(
         "now": now,
         "revision": rules.revision,
     }
+    if rules.silence != SILENCE:
+        facts["silence"] = rules.silence.total_seconds()
     if rules.paused:
         facts["paused"] = rules.paused.pauses
     if scores:

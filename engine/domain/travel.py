@@ -42,7 +42,7 @@ def travelled(
 ) -> Travelled:
     """Ends what is over, begins what begins, and brings the others on."""
     at = event.known_at
-    left = {key: trip for key, trip in trips.items() if _goes_on(rules, trip, at)}
+    left = {key: trip for key, trip in trips.items() if goes_on(rules, trip, at)}
     notes: tuple[str, ...] = ()
     for trigger in triggers:
         plans = rules.trips_by_trigger.get((trigger.kind, trigger.name), ())
@@ -66,7 +66,8 @@ def travelled(
     return Travelled(left, tuple(found), notes)
 
 
-def _goes_on(rules: RuleSet, trip: Trip, at: datetime) -> bool:
+def goes_on(rules: RuleSet, trip: Trip, at: datetime) -> bool:
+    """Whether the person is still on the way, as far as the rules go."""
     plan = rules.trips.get(trip.name)
     return plan is not None and trip.fence in rules.fences and at < trip.started_at + plan.expires
 

@@ -124,7 +124,7 @@ async def geofences(data: JSONBody[Asked], state: State, request: Request[Any, A
     phone = Moving(
         where.latitude, where.longitude, accuracy, speed, DELAY_SECONDS.get(kind, max(DELAY_SECONDS.values()))
     )
-    found = watch(ruling.rules.index, phone, stakes.at, limit)
+    found = watch(ruling.rules.index, phone, stakes.at, limit, stakes.awaited)
     return Watched(
         [
             RegionView(

@@ -7,7 +7,7 @@ before it must ask again, so that it cannot come to a place that is not in its l
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from math import inf, sqrt
 from typing import Final
 
@@ -51,13 +51,15 @@ _MOST_PULL: Final = 1.25
 
 class Stake(msgspec.Struct, frozen=True):
     """What is to be had at a place for one person: on entering, on leaving, by staying; the value of
-    the best in money, None where none is known; how long before entering it is told, 0 for not."""
+    the best in money, None where none is known; how long before entering it is told, 0 for not; and
+    whether somebody waits there for this very person, who is on the way."""
 
     on_enter: bool
     on_exit: bool
     on_dwell: bool
     value: float | None = None
     lead_seconds: float = 0.0
+    is_awaited: bool = False
 
 
 class Region(msgspec.Struct, frozen=True):
@@ -114,6 +116,7 @@ class _Choice(msgspec.Struct, frozen=True):
     gap: float
     away: float
     counted: float
+    is_awaited: bool
 
 
 def watch(
@@ -121,11 +124,12 @@ def watch(
     phone: Moving,
     stake_of: Callable[[str], Stake | None],
     limit: int,
+    awaited: Iterable[str] = (),
 ) -> Watch:
     """The best regions for one person. `stake_of` says what is to be had at a place, None for
-    nothing."""
+    nothing; the places `awaited` come first, however far they are."""
     speed = phone.meters_per_second
-    choices, horizon = _choices(index, phone, stake_of, limit)
+    choices, horizon = _choices(index, phone, stake_of, limit, awaited)
     chosen, left = choices[:limit], choices[limit:]
     safe = min([horizon, *(one.gap for one in left)])
     shortest = max(SHORTEST_REFRESH_METERS, SHORTEST_REFRESH_SECONDS * speed)
@@ -140,7 +144,11 @@ def watch(
 
 
 def _choices(
-    index: FenceIndex, phone: Moving, stake_of: Callable[[str], Stake | None], limit: int
+    index: FenceIndex,
+    phone: Moving,
+    stake_of: Callable[[str], Stake | None],
+    limit: int,
+    awaited: Iterable[str],
 ) -> tuple[list[_Choice], float]:
     """Places worth watching, best first, and how far around the phone all of them are among these:
     the search reaches farther until there are more than can be watched."""
@@ -154,6 +162,11 @@ def _choices(
         if len(found) > 2 * limit or meters >= _LAST_SEARCH_METERS:
             break
         meters *= 2
+    near = {fence_id for fence_id, _, _ in found}
+    for fence_id in awaited:
+        if fence_id in index and fence_id not in near and (stake := stake_of(fence_id)) is not None:
+            away = index.distance_meters(fence_id, phone.latitude, phone.longitude)
+            found.append((fence_id, away, stake))
     values = sorted(stake.value for _, _, stake in found if stake.value is not None)
     usual = values[len(values) // 2] if values else 0.0
     # Ranked from the middle of a cell, so that small moves change nothing.
@@ -166,8 +179,8 @@ def _choices(
         pull = min(_MOST_PULL, max(_LEAST_PULL, sqrt(max(0.0, worth))))
         sooner = _LEAD_SHARE * stake.lead_seconds * phone.meters_per_second
         counted = -inf if away <= _CLOSE_METERS else max(0.0, away - sooner) / pull
-        choices.append(_Choice(region, distance, away, counted))
-    choices.sort(key=lambda one: (one.counted, one.away, one.region.id))
+        choices.append(_Choice(region, distance, away, counted, stake.is_awaited))
+    choices.sort(key=lambda one: (not one.is_awaited, one.counted, one.away, one.region.id))
     return choices, meters
 
 
