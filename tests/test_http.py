@@ -28,7 +28,7 @@ import pytest
 
 from engine.app.demo import fcm_answers
 from engine.app.ingest import CALLS, PATHS, REJECTED_KEPT_PER_KEY_AND_DAY
-from engine.app.server import REQUEST_SECONDS
+from engine.app.protocol import REQUEST_SECONDS
 from engine.formats.segment import BATCH_CALLS, BODY_BYTES_MAX, EVENT_BYTES_MAX
 from tests import served
 from tests.served import ADMIN_TOKEN, SERVER_KEY, WRITE_KEY, Heard, PushService, Served, fetch, until

@@ -21,7 +21,7 @@ import httpx
 import pytest
 
 from engine.adapters.postgres.migrations import LOCK
-from engine.app.server import REQUEST_SECONDS
+from engine.app.protocol import REQUEST_SECONDS
 from tests import served
 from tests.conftest import open_folder
 from tests.served import SERVER_KEY, WRITE_KEY, Served, command, fetch, until

@@ -11,6 +11,7 @@ import pytest
 
 from engine.adapters.postgres.rows import Commit, EventRow, TimerRow
 from engine.adapters.postgres.store import Conflict, Store, connect
+from engine.domain.people.events import Event, Kind, Sender
 from engine.domain.people.profiles import bucket_of
 from tests.lanes import NOW, fetch
 
@@ -37,12 +38,12 @@ def event_row(unit: int, profile_id: str, seq: int, message: str) -> EventRow:
         seq=seq,
         received_at=NOW,
         occurred_at=NOW,
-        sender="client",
+        sender=Sender.CLIENT,
         message_id=message,
-        kind="track",
+        kind=Kind.TRACK,
         name="Open",
-        body=msgspec.Raw(b"{}"),
-        facts=msgspec.Raw(b"{}"),
+        body=Event(kind=Kind.TRACK, name="Open", message_id=message, timestamp=NOW, received_at=NOW),
+        facts={},
         located=False,
     )
 

@@ -6,6 +6,8 @@ are kept as the bytes they are stored as. Links from identities live and die wit
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 from engine.domain.people.profiles import IdentityKey, Profile, decode_profile
@@ -32,6 +34,8 @@ class ProfileCache:
         self._bytes = 0
         self._entries: dict[str, _Entry] = {}
         self._links: dict[IdentityKey, str] = {}
+        self.owner: Callable[[IdentityKey], str | None] = self._links.get
+        """The profile that lists a key, if it is in here."""
         self._decoded: dict[str, Profile] = {}
 
     def __len__(self) -> int:
@@ -41,10 +45,6 @@ class ProfileCache:
     def held_bytes(self) -> int:
         """What the cache holds, estimated."""
         return self._bytes
-
-    def owner(self, key: IdentityKey) -> str | None:
-        """The profile that lists `key`, if it is in here."""
-        return self._links.get(key)
 
     def get(self, profile_id: str) -> Profile | None:
         entry = self._entries.pop(profile_id, None)

@@ -352,7 +352,7 @@ def _named(
 ) -> tuple[list[Named], list[tuple[Rejection, bytes]]]:
     """The events with the ids that they are about, and the rejected ones with their bytes: those
     whose ids this workspace does not know among them."""
-    rejected = list(zip(received.rejected, received.rejected_items, strict=True))
+    rejected = list(zip(received.rejected, received.rejected_items, strict=True)) if received.rejected else []
     named: list[Named] = []
     for index, event in received.events:
         keys = identity.keys_of(event, namespaces)
@@ -361,7 +361,8 @@ def _named(
         else:
             rejection = Rejection(index, event.message_id, "missing_identity", _MISSING_IDENTITY)
             rejected.append((rejection, _encode(event)))
-    rejected.sort(key=lambda one: one[0].index)
+    if len(rejected) > 1:
+        rejected.sort(key=lambda one: one[0].index)
     return named, rejected
 
 

@@ -20,6 +20,9 @@ TICK_SECONDS = Histogram(
     ["phase"],
     buckets=(0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.128, 0.5, 2.0),
 )
+LOAD_SECONDS, DECIDE_SECONDS, COMMIT_SECONDS = (
+    TICK_SECONDS.labels(phase) for phase in ("load", "decide", "commit")
+)
 TICK_EVENTS = Histogram(
     "viewfinder_tick_events", "Events in a tick", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 )

@@ -7,7 +7,7 @@ The lane decides with it between load and commit, a rehearsal without a database
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 
 from engine.app.replies import Pending
@@ -17,6 +17,7 @@ from engine.app.unit import Turn, Unit
 from engine.domain import decide
 from engine.domain.decide import Observation, Verdict
 
+NO_SCORES: Mapping[str, float | None] = {}
 Watcher = Callable[[Pending, Observation, Verdict], None]
 """Is told of each event that was decided, with what was seen and found."""
 
@@ -44,10 +45,12 @@ def decide_units(
             steps.append((unit, pending, seen, verdict))
         scored = scores_of(ruling, [verdict for _, _, _, verdict in steps])
         for number, (unit, pending, seen, verdict) in enumerate(steps):
-            scores = scored.get(number, {})
+            scores = scored.get(number, NO_SCORES)
             if verdict.needed:
                 verdict = decide.judge(turn.rules, seen, turn.now, pending.newest, scores, pending.slots)
-            unit.finish(pending, seen, verdict, among.get(number, {}) | scores, turn)
+            if number in among:
+                scores = {**among[number], **scores}
+            unit.finish(pending, seen, verdict, scores, turn)
             if watcher is not None:
                 watcher(pending, seen, verdict)
         active = [unit for unit in active if unit.next is not None]

@@ -19,11 +19,10 @@ from types import FrameType
 import uvicorn
 
 from engine.app.engine import Engine
-from engine.app.protocol import protocol_of
+from engine.app.protocol import IDLE_SECONDS, Protocol, protocol_of
 from engine.app.web import application
 
 SHUTDOWN_SECONDS = 25
-REQUEST_SECONDS = 20.0
 BACKLOG = 2048
 
 
@@ -45,10 +44,9 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         if counter % 10 == 0:
-            latest = time.monotonic() - REQUEST_SECONDS
+            now = time.monotonic()
             for connection in list(self.server_state.connections):
-                owing_since = getattr(connection, "owing_since", None)
-                if owing_since is not None and owing_since < latest:
+                if isinstance(connection, Protocol) and connection.takes_too_long(now):
                     connection.transport.close()
         return await super().on_tick(counter)
 
@@ -87,7 +85,7 @@ def run(engine: Engine, listener: socket.socket, on_ready: Callable[[], object])
         access_log=False,
         log_config=None,
         backlog=BACKLOG,
-        timeout_keep_alive=65,
+        timeout_keep_alive=IDLE_SECONDS,
         timeout_graceful_shutdown=SHUTDOWN_SECONDS,
         server_header=False,
         date_header=False,

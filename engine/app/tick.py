@@ -195,9 +195,9 @@ class Pipeline:
             committed = time.perf_counter()
         carried = await self._answer(units, lost, leased_at)
         metrics.TICK_EVENTS.observe(len(batch))
-        metrics.TICK_SECONDS.labels("load").observe(loaded - started)
-        metrics.TICK_SECONDS.labels("decide").observe(decided - loaded)
-        metrics.TICK_SECONDS.labels("commit").observe(committed - decided)
+        metrics.LOAD_SECONDS.observe(loaded - started)
+        metrics.DECIDE_SECONDS.observe(decided - loaded)
+        metrics.COMMIT_SECONDS.observe(committed - decided)
         return carried
 
     # load
@@ -227,6 +227,7 @@ class Pipeline:
         taken = [
             new_profile(p.keys[0], self._secret, now, generation).id
             for p in batch
+            if p.losses
             for generation in range(p.losses)
         ]
         profiles = await self._profiles(hints, unknown, taken, session)
@@ -403,7 +404,7 @@ def _meetings(
     """The pairs of profiles that an event may show to be one person, the shorter one first."""
     met: set[tuple[str, str]] = set()
     for one in asked:
-        if len(one.lookups) == 1:
+        if len(one.pending.keys) == 1 and one.pending.event.previous_id is None:
             continue
         owners = {hints[key] for key in one.lookups if key[0] != DEVICE_NAMESPACE and key in hints}
         if len(owners) > 1:

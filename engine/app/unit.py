@@ -166,11 +166,11 @@ class Unit:
             return None
         namespaces = turn.rules.workspace.namespaces
         plan = identity.plan(event, pending.keys, namespaces, self.owner_of)
-        if plan.touches_others and self._told:
+        if self._told and plan.touches_others:
             self.stopped = True
             return None
         profile = (self.profile(plan.owner) if plan.owner else None) or self._fresh(plan.keys[0], turn.now)
-        message = (profile.id, event.sender.value, event.message_id)
+        message = (profile.id, event.sender, event.message_id)
         if (first := self._seen.get(message)) is not None:
             pending.repeat_of = first
             self.done.append(pending)
@@ -181,8 +181,11 @@ class Unit:
         self.asked.setdefault(message, []).append(pending)
         for owner in self._may_know(plan, profile):
             self.asked.setdefault((owner, *message[1:]), []).append(pending)
-            self._probes.append((bucket_of(owner), owner, event.sender.value, event.message_id))
-        profile = self._apply(plan, profile, event, turn)
+            self._probes.append((bucket_of(owner), owner, event.sender, event.message_id))
+        if plan.is_known:
+            profile = identity.gains(profile, plan, event, {}, {})
+        else:
+            profile = self._apply(plan, profile, event, turn)
         if pending.recount is not None:
             renewed = recounted(profile, pending.recount, turn.rules)
             pending.recounted = renewed is not None
@@ -211,9 +214,13 @@ class Unit:
         company = account_views.company(seen.profile, account, document, view)
         return msgspec.structs.replace(seen, company=company)
 
-    def _may_know(self, plan: identity.Plan, but: Profile) -> list[str]:
+    def _may_know(self, plan: identity.Plan, but: Profile) -> Sequence[str]:
         """The profiles other than `but` that one of the event's keys belongs or belonged to, and those
         that became one with it a moment ago: each may have stored the message when it did."""
+        if plan.is_known and not but.absorbed and not [i for i in but.identities if i.earlier]:
+            hints = [self._owners.get(key) or self._hints.get(key) for key in plan.keys]
+            if hints.count(but.id) + hints.count(None) == len(hints):
+                return ()
         found = dict.fromkeys([absorbed.id for absorbed in but.absorbed])
         for profile_id in plan.merges:
             ended = self.profile(profile_id)
@@ -387,19 +394,21 @@ class Unit:
                 commit.members.extend(seat_rows(number, seats, profile))
         for key, (profile_id, previous_id) in self._links.items():
             commit.links.append((number, identity_bucket(key), key[0], key[1], profile_id, previous_id))
-        sends = [outbox_row(send) for send in self.sends]
         for event in self._event_rows:
             event.unit = number
+        commit.events += self._event_rows
         for decision in self._decision_rows:
             decision.unit = number
-        for send in sends:
-            send.unit = number
-        commit.events += self._event_rows
-        commit.decisions += self._decision_rows
-        commit.sends += sends
-        commit.probes += [(number, *row) for row in self._probes]
-        # One statement must not delete and set the same row.
-        commit.timers_done += [(number, *row) for row in self.rung if row[1:3] not in self.alarms]
+            commit.decisions.append(decision)
+        for send in self.sends:
+            row = outbox_row(send)
+            row.unit = number
+            commit.sends.append(row)
+        for probe in self._probes:
+            commit.probes.append((number, *probe))
+        for rung in self.rung:
+            if rung[1:3] not in self.alarms:  # one statement must not delete and set the same row
+                commit.timers_done.append((number, *rung))
         for (profile_id, identifier), timer in self.alarms.items():
             bucket = bucket_of(profile_id)
             if timer is None:

@@ -142,12 +142,12 @@ def event_row(
         seq=profile.seq,
         received_at=event.received_at,
         occurred_at=event.timestamp,
-        sender=event.sender.value,
+        sender=event.sender,
         message_id=event.message_id,
-        kind=event.kind.value,
+        kind=event.kind,
         name=event.name,
-        body=msgspec.Raw(_json(event)),
-        facts=msgspec.Raw(_json(facts)),
+        body=event,
+        facts=facts,
         located=event.location is not None or "newest" in facts or "places" in facts,
     )
 

@@ -121,6 +121,9 @@ def sky(rules: RuleSet, seen: Observation, now: datetime, weather: Readings | No
     that the reading is here when something is."""
     if not rules.reads_weather:
         return {}
+    sets_off = [trigger for trigger in seen.triggers if (trigger.kind, trigger.name) in rules.by_trigger]
+    if not sets_off and weather is None:
+        return {}
     location = seen.event.location
     if location is not None:
         latitude, longitude = location.latitude, location.longitude
@@ -131,7 +134,7 @@ def sky(rules: RuleSet, seen: Observation, now: datetime, weather: Readings | No
             return {}
         latitude, longitude = trail.last.latitude, trail.last.longitude
     reading = weather.at(latitude, longitude) if weather is not None else {}
-    if not any((trigger.kind, trigger.name) in rules.by_trigger for trigger in seen.triggers):
+    if not sets_off:
         return {}
     light = daylight(latitude, longitude, now)
     found = {"sunrise": light.sunrise, "sunset": light.sunset, "is_day": light.is_day, **reading}

@@ -34,7 +34,7 @@ from engine.domain.people.account_feeds import Feed
 from engine.domain.people.audiences import Followed
 from engine.domain.people.consent import history, location_precision, sharing, with_statements
 from engine.domain.people.counting import digests, is_whole, stamped
-from engine.domain.people.events import Event, Kind, Location, Sender
+from engine.domain.people.events import ENGINE, Event, Kind, Location
 from engine.domain.people.labels import readable
 from engine.domain.people.profiles import Address, Profile
 from engine.domain.people.timers import NO_ALARMS, Alarms, is_internal
@@ -84,12 +84,17 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
     consent = with_statements(profile.consent, event, workspace)
     devices = fold.with_device(profile.devices, event, workspace)
     device = devices.get(event.device.id) if event.device is not None else None
-    event = fold.coarsened(event, location_precision(consent, device, workspace))
+    if event.location is not None:
+        event = fold.coarsened(event, location_precision(consent, device, workspace))
     presence, forgotten = profile.presence, NO_ALARMS
     if event.consent:
         presence, forgotten = withdrawn(rules, profile, consent, devices, event)
-    profile = fold.with_outcome(msgspec.structs.replace(profile, devices=devices), event)
-    sets_off = not is_internal(event)
+    internal = False
+    if event.sender is ENGINE:
+        internal = is_internal(event)
+        profile = fold.with_outcome(msgspec.structs.replace(profile, devices=devices), event)
+        devices = profile.devices
+    sets_off = not internal
     if outcomes.is_outcome(event):
         profile, outcome = outcomes.with_outcome(profile, event)
         event, sets_off = outcome or event, outcome is not None
@@ -117,14 +122,14 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
 
     rung = Alarms((), sighted.alarms.cancelled) if event.history else sighted.alarms
     waiting, alarms = profile.waiting, forgotten + rung
-    if is_internal(event) and event.name == memory.WAITED:
+    if internal and event.name == memory.WAITED:
         ended = memory.waited(profile, event.properties)
         if ended is not None:
             waiting = ended
             triggers.append(waited(rules, event))
-    elif is_internal(event) and event.name == deferral.DEFERRED:
+    elif internal and event.name == deferral.DEFERRED:
         triggers.append(resumed(rules, event))
-    elif is_internal(event) and event.name == companies.TOLD and event.group_id is not None:
+    elif internal and event.name == companies.TOLD and event.group_id is not None:
         triggers.append(Trigger(TriggerKind.AUDIENCE, event.properties["change"], event.timestamp))
     past = profile.past
     if triggers and (rules.watched_by_trigger or rules.waits_by_trigger):
@@ -158,18 +163,20 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
 
     feeds: tuple[Feed, ...] = ()
     if event.group_id is not None:
-        if not is_internal(event):
+        if not internal:
             clock = timezone or sighted.presence.zone
             feeds = account_feeds.handed_on(rules, before, event, triggers, clock, now)
         alarms = account_feeds.of_account(alarms, event.group_id)
     traits, left_out = fold.with_traits(profile.traits, event, workspace)
     notes += left_out + unjoined
+    last_seen = profile.last_seen
+    if last_seen < event.timestamp and event.sender is not ENGINE:
+        last_seen = event.timestamp
     after = msgspec.structs.replace(
         profile,
         seq=profile.seq + 1,
-        last_seen=profile.last_seen
-        if event.sender is Sender.ENGINE
-        else max(profile.last_seen, event.timestamp),
+        last_seen=last_seen,
+        devices=devices,
         consent=consent,
         consent_history=profile.consent_history if consent is profile.consent else history(profile, consent),
         sharing=sharing(profile.sharing, event),
@@ -193,12 +200,12 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
         past=profile.past,
         feeds=feeds,
     )
-    if (
+    if (rules.audiences or profile.audiences.stamp) and (
         audiences.is_stale(rules, profile, now)
         or counts is not profile.computed
         or traits is not profile.traits
         or consent is not profile.consent
-    ) and (rules.audiences or profile.audiences.stamp):
+    ):
         return _among(seen, audiences.follow(rules, profile, after, now), rules, now)
     return schedules.followed(rules, seen, now) if schedules.concerned(rules, seen) else seen
 
@@ -251,7 +258,7 @@ def judge(
     only names the models needed. On the second call it holds each of those, None for one that
     failed.
     """
-    if seen.event.history:
+    if seen.event.history or not seen.triggers:
         return Verdict(profile=seen.profile)
     matched = [
         (trigger, rule)

@@ -10,7 +10,7 @@ import msgspec
 
 from engine.domain.offers.rules import Precision, RuleSet
 from engine.domain.people.consent import location_precision
-from engine.domain.people.events import Event, Kind
+from engine.domain.people.events import TRACK, Event
 from engine.domain.people.profiles import Address, Consent, Profile
 from engine.domain.people.timers import NO_ALARMS, Alarms, is_internal, timer
 from engine.domain.places import dwell
@@ -44,7 +44,7 @@ def sighting(
 ) -> Sighting:
     """Total: an event that says nothing leaves the presence as it is. `device` is the phone that it
     came from, with what is known of its permissions; `zoneless` where no phone says its time zone."""
-    is_report = event.kind is Kind.TRACK and event.name in (ENTERED, EXITED)
+    is_report = event.name in (ENTERED, EXITED) and event.kind is TRACK
     if event.location is None and not is_report and event.name != dwell.DUE:
         return Sighting(presence)
     stays, after = rules.interest.stays, presence

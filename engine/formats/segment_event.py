@@ -46,6 +46,8 @@ LOCATION_UPDATED = "Location Updated"
 _CONSENT_PREFIX = "consent."
 _CONSENT_WORDS = {"granted": True, "denied": False, "true": True, "false": False}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_TRACK, _MERGE, _GROUP, _ALIAS = Kind.TRACK, Kind.MERGE, Kind.GROUP, Kind.ALIAS
+_NAMED, _UNNAMED = Sender.CLIENT, Sender.GENERATED
 _MERGE_FIELDS = {
     "user_id": "user_id",
     "userId": "user_id",
@@ -87,7 +89,7 @@ def read_event(item: Item, kind: Kind, receipt: Receipt) -> Event | Refusal:
     previous_id = identifier(item.previous_id)
     group_id = identifier(item.group_id) if kind is Kind.GROUP else None
     properties = item.properties if type(item.properties) is dict else {}
-    if kind is Kind.MERGE:
+    if kind is _MERGE:
         user_id, anonymous_id, previous_id = _merged_ids(item, user_id, anonymous_id, previous_id)
         if item.merge_properties is not None:
             properties["mergeProperties"] = item.merge_properties
@@ -102,7 +104,7 @@ def read_event(item: Item, kind: Kind, receipt: Receipt) -> Event | Refusal:
     name = _name(kind, item, properties)
     if len(name) > NAME_CHARACTERS_MAX:
         return too_long("the event's name", NAME_CHARACTERS_MAX)
-    if kind is Kind.TRACK:
+    if kind is _TRACK:
         if not name:
             return MISSING_EVENT
         if not receipt.trusted and name in receipt.server_only:
@@ -139,7 +141,7 @@ def read_event(item: Item, kind: Kind, receipt: Receipt) -> Event | Refusal:
         received_at=receipt.received_at,
         timestamp=time.at,
         name=name,
-        sender=Sender.CLIENT if message_id else Sender.GENERATED,
+        sender=_NAMED if message_id else _UNNAMED,
         user_id=user_id,
         anonymous_id=anonymous_id,
         previous_id=previous_id,
@@ -195,9 +197,9 @@ def message_identifier(value: Any) -> str | None:
 def _missing_id(
     kind: Kind, user_id: str | None, anonymous_id: str | None, previous_id: str | None
 ) -> Refusal | None:
-    if kind is Kind.ALIAS:
+    if kind is _ALIAS:
         return None if user_id and previous_id else MISSING_ALIAS
-    if kind is Kind.MERGE:
+    if kind is _MERGE:
         return MISSING_MERGE if (user_id, anonymous_id, previous_id).count(None) > 1 else None
     return None if user_id or anonymous_id else MISSING_IDENTITY
 
@@ -239,7 +241,7 @@ def _merged_ids(
 
 def _name(kind: Kind, item: Item, properties: dict[str, Any]) -> str:
     """A track event's name; a page's or screen's, which RudderStack's mobile SDKs send as `event`."""
-    if kind is Kind.TRACK:
+    if kind is _TRACK:
         return identifier(item.event) or ""
     if kind is not Kind.PAGE and kind is not Kind.SCREEN:
         return ""
@@ -271,7 +273,7 @@ def _location(
 ) -> Location | Refusal | None:
     """The fix in the properties of `Location Updated`, else in the context; removed from both."""
     location: Location | Refusal | None = None
-    if kind is Kind.TRACK and name == LOCATION_UPDATED and properties:
+    if kind is _TRACK and name == LOCATION_UPDATED and properties:
         location = read_location(properties, stated_at)
         if properties.keys() <= POSITION_FIELDS:
             properties.clear()
@@ -365,7 +367,7 @@ def _traits(kind: Kind, own: Any, properties: dict[str, Any], context: dict[str,
     if type(traits) is not dict:
         traits = {}
     if type(own) is dict:
-        (properties if kind is Kind.GROUP else traits).update(own)
+        (properties if kind is _GROUP else traits).update(own)
     return traits
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 import msgspec
 
-from engine.domain.people.events import Event
+from engine.domain.people.events import Event, Kind, Sender
 
 
 class EventRow(msgspec.Struct, kw_only=True):
@@ -18,12 +20,12 @@ class EventRow(msgspec.Struct, kw_only=True):
     seq: int
     received_at: datetime
     occurred_at: datetime
-    sender: str
+    sender: Sender
     message_id: str
-    kind: str
+    kind: Kind
     name: str
-    body: msgspec.Raw
-    facts: msgspec.Raw
+    body: Event
+    facts: Mapping[str, Any]
     located: bool
 
     def __repr__(self) -> str:

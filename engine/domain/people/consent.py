@@ -79,6 +79,8 @@ def united_history(one: tuple[Stated, ...], other: tuple[Stated, ...]) -> tuple[
 def sharing(known: Consent | None, event: Event) -> Consent | None:
     """Whether what is known may be given to others, after the event: Global Privacy Control says no, the
     trait `do_not_sell` says either. The newest word stands; of two at once the no."""
+    if not event.traits and "gpc" not in event.context:
+        return known
     said = known
     stated_trait = event.traits.get("do_not_sell")
     if isinstance(stated_trait, bool):

@@ -13,7 +13,7 @@ import msgspec
 
 from engine.domain.offers.rules import Precision, Workspace
 from engine.domain.people.consent import LOCATION, stated
-from engine.domain.people.events import Device, Event, Sender
+from engine.domain.people.events import ENGINE, Device, Event
 from engine.domain.people.profiles import Address, Contact, Profile, Trait, token_digest
 from engine.domain.people.sources import origin_of, rank, source_of
 
@@ -69,13 +69,14 @@ def with_device(devices: dict[str, Address], event: Event, workspace: Workspace)
     if device is None:
         return devices
     known = devices.get(device.id) or Address(seen_at=at)
-    address = _stated(known, device, at)
-    if (event.name == "Logged Out" or event.user_id is not None) and _is_news(at, known.signed_at):
-        address = msgspec.structs.replace(address, logged_out=event.name == "Logged Out", signed_at=at)
-    purpose = workspace.purposes.get(LOCATION)
-    location = stated(event, purpose) if purpose is not None and event.consent else None
-    if location is not None and (known.location is None or known.location.at <= location.at):
-        address = msgspec.structs.replace(address, location=location)
+    logged_out, signed_at = known.logged_out, known.signed_at
+    if (event.name == "Logged Out" or event.user_id is not None) and _is_news(at, signed_at):
+        logged_out, signed_at = event.name == "Logged Out", at
+    address = _stated(known, device, at, logged_out, signed_at)
+    if event.consent and (purpose := workspace.purposes.get(LOCATION)) is not None:
+        location = stated(event, purpose)
+        if location is not None and (known.location is None or known.location.at <= location.at):
+            address = msgspec.structs.replace(address, location=location)
     changed = {**devices, device.id: address}
     while len(changed) > MAX_DEVICES:
         del changed[min(changed, key=lambda d: changed[d].seen_at)]
@@ -86,7 +87,9 @@ def _is_news(at: datetime, known_at: datetime | None) -> bool:
     return known_at is None or at >= known_at
 
 
-def _stated(known: Address, device: Device, at: datetime) -> Address:
+def _stated(
+    known: Address, device: Device, at: datetime, logged_out: bool, signed_at: datetime | None
+) -> Address:
     """The address after what an event says of it: the newest word on each thing stands."""
     token, token_at = known.token, known.token_at
     if device.token is not msgspec.UNSET and _is_news(at, token_at):
@@ -97,7 +100,8 @@ def _stated(known: Address, device: Device, at: datetime) -> Address:
             permissions, permissions_at = {**permissions, **device.permissions}, at
         else:
             permissions = {**device.permissions, **permissions}
-    news, old = (device, known) if at >= known.seen_at else (known, device)
+    seen_at = known.seen_at
+    news, old = (device, known) if at >= seen_at else (known, device)
     return Address(
         type=news.type or old.type,
         token=token,
@@ -105,11 +109,11 @@ def _stated(known: Address, device: Device, at: datetime) -> Address:
         environment=news.environment or old.environment,
         app=news.app or old.app,
         permissions=permissions,
-        logged_out=known.logged_out,
-        seen_at=max(known.seen_at, at),
+        logged_out=logged_out,
+        seen_at=at if news is device else seen_at,
         token_at=token_at,
         permissions_at=permissions_at,
-        signed_at=known.signed_at,
+        signed_at=signed_at,
         location=known.location,
     )
 
@@ -125,7 +129,7 @@ def with_traits(
     notes: list[str] = []
     room: int | None = None
     origin = origin_of(event)
-    corrects = event.sender is Sender.ENGINE
+    corrects = event.sender is ENGINE
     for name, value in event.traits.items():
         known = changed.get(name)
         source = source_of(name, value, event, origin, workspace.traits)
@@ -149,7 +153,7 @@ def with_traits(
 def with_outcome(profile: Profile, event: Event) -> Profile:
     """What became of a push: a delivered one is marked, one never accepted gives its cap back, a
     token that the provider no longer knows is forgotten."""
-    if event.sender is not Sender.ENGINE:
+    if event.sender is not ENGINE:
         return profile
     if event.name == RESTRICTED:
         return msgspec.structs.replace(profile, restricted=event.properties.get("restricted") is True)
@@ -195,8 +199,10 @@ def zone_and_locale(profile: Profile, event: Event) -> tuple[str | None, str | N
     """The person's time zone and language, from the newest event that states them."""
     if profile.seq and event.timestamp < profile.last_seen:
         return profile.timezone, profile.locale
-    return _word(event.context.get("timezone")) or profile.timezone, (
-        _word(event.context.get("locale")) or profile.locale
+    timezone, locale = event.context.get("timezone"), event.context.get("locale")
+    return (
+        profile.timezone if timezone == profile.timezone else _word(timezone) or profile.timezone,
+        profile.locale if locale == profile.locale else _word(locale) or profile.locale,
     )
 
 

@@ -51,6 +51,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     retired: tuple[IdentityKey, ...] = ()
     foreign_device: bool = False
     notes: tuple[str, ...] = ()
+    is_known: bool = False
+    """The owner has all that the event names, as with nearly every event: the graph stays as it is."""
 
     @property
     def touches_others(self) -> bool:
@@ -183,7 +185,7 @@ def plan(
     if event.previous_id is None:
         owner = owner_of(keys[0])
         if owner is not None and _knows(owner, keys, event):
-            return Plan(keys=keys, owner=owner.id, used=keys)  # nearly every event
+            return Plan(keys=keys, owner=owner.id, used=keys, is_known=True)
     notes: list[str] = []
     previous = _previous_key(event, owner_of, notes)
     if previous is not None and previous not in keys:
@@ -256,7 +258,7 @@ def _knows(profile: Profile, keys: tuple[IdentityKey, ...], event: Event) -> boo
     """Whether the profile has all that the event names."""
     if event.device is not None and event.device.id not in profile.devices:
         return False
-    return all(profile.lists(key) for key in keys)
+    return False not in [profile.lists(key) for key in keys]
 
 
 def is_full(profile: Profile) -> bool:
@@ -345,7 +347,9 @@ def gains(
         return profile
     at, used = event.known_at, change.used
     identities = [
-        msgspec.structs.replace(i, used_at=at) if (i.namespace, i.value) in used and at > i.newest else i
+        msgspec.structs.replace(i, used_at=at)
+        if (i.namespace, i.value) in used and at > (i.used_at or i.linked_at)
+        else i
         for i in profile.identities
     ]
     if not (change.links or change.moves or change.retired):

@@ -15,7 +15,7 @@ import msgspec
 
 from engine.domain.offers.rules import Offer
 from engine.domain.offers.scope import Scope
-from engine.domain.people.events import Event, Kind, Sender
+from engine.domain.people.events import ENGINE, TRACK, Event
 from engine.domain.people.profiles import Contact, Profile
 from engine.domain.people.timers import NO_ALARMS, Alarms, Timer, timer
 
@@ -30,14 +30,14 @@ MOST_CONVERTED: Final = 500
 
 
 def is_outcome(event: Event) -> bool:
-    return event.name in OUTCOMES and event.kind is Kind.TRACK
+    return event.name in OUTCOMES and event.kind is TRACK
 
 
 def with_outcome(profile: Profile, event: Event) -> tuple[Profile, Event | None]:
     """The profile after an outcome that an app or the engine told of, and the outcome with its offer and
     rule; None where it is none."""
     contact = _contact(profile, event.properties.get("decision"))
-    if event.sender is not Sender.ENGINE:
+    if event.sender is not ENGINE:
         if event.name not in _TOLD_BY_APPS or contact is None:
             return profile, None
         contact = msgspec.structs.replace(contact, shown=True)

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from engine.domain.people.events import Event, Kind, Sender
+from engine.domain.people.events import ENGINE, Event, Kind, Sender
 
 PREFIX = "$"
 """Of the names of events that only the engine itself can send."""
@@ -41,8 +41,10 @@ class Alarms(msgspec.Struct, frozen=True):
 
     def __add__(self, later: Alarms) -> Alarms:
         """Both, one after the other."""
-        if not later:
+        if later is NO_ALARMS or not later:
             return self
+        if self is NO_ALARMS:
+            return later
         changed = {*later.cancelled, *(timer.id for timer in later.set)}
         kept = tuple(timer for timer in self.set if timer.id not in changed)
         return Alarms((*kept, *later.set), (*self.cancelled, *later.cancelled))
@@ -78,4 +80,4 @@ def timer(
 
 def is_internal(event: Event) -> bool:
     """Whether it is an event of the engine's own that sets off no rule by its name."""
-    return event.sender is Sender.ENGINE and event.name.startswith(PREFIX)
+    return event.sender is ENGINE and event.name.startswith(PREFIX)

@@ -8,7 +8,7 @@ with it. Only ways of more than about 6,000 km take Lambert's formula.
 
 from __future__ import annotations
 
-from math import asin, atan, atan2, cos, degrees, hypot, pi, radians, sin, sqrt, tan
+from math import asin, atan, atan2, cos, degrees, dist, hypot, pi, radians, sin, sqrt, tan
 from typing import Final
 
 import numpy as np
@@ -76,9 +76,7 @@ def chord_meters(arc: float) -> float:
 
 def meters_between(latitude: float, longitude: float, to_latitude: float, to_longitude: float) -> float:
     """The shortest way between two points in metres, within 0.3 % wherever they are."""
-    ax, ay, az = to_vector(latitude, longitude)
-    bx, by, bz = to_vector(to_latitude, to_longitude)
-    chord = sqrt((ax - bx) ** 2 + (ay - by) ** 2 + (az - bz) ** 2)
+    chord = dist(to_vector(latitude, longitude), to_vector(to_latitude, to_longitude))
     if chord <= _CHORD_LIMIT_METERS:
         return arc_meters(chord)
     return _far(latitude, longitude, to_latitude, to_longitude)

@@ -132,13 +132,16 @@ def step(
         around = tuple(fence for fence in around if not _on_another_floor(index, fence, fix.floor))
     coarse = fix.accuracy_meters > COARSE_METERS
     when = followed.trail.when
-    if not around and not presence.inside and not presence.pending:
-        if coarse:
-            return Step(presence, (), Ignored.INACCURATE)
-        nowhere = Presence({}, {}, _devices(presence, fix.device_id, followed.trail), fix.device_id, when)
-        return _approached(Step(nowhere), presence, followed, fix, interest, silence)
+    if coarse and not around and not presence.inside and not presence.pending:
+        return Step(presence, (), Ignored.INACCURATE)
+    inside: Mapping[str, datetime] = presence.inside
+    settled = not (coarse or presence.pending or presence.held) and inside.keys() == {*around}
+    if settled and not (inside and interest.stays):  # nearly every fix: nothing is entered or left
+        devices = _devices(presence, fix.device_id, followed.trail)
+        after = Presence(inside, {}, devices, fix.device_id, when)
+        return _approached(Step(after), presence, followed, fix, interest, silence)
 
-    concerned = sorted({*around, *presence.inside, *presence.pending} & index.outlines.keys())
+    concerned = sorted([f for f in {*around, *presence.inside, *presence.pending} if f in index])
     too_small = (
         tuple(fence for fence in concerned if index.radius_meters(fence) < fix.accuracy_meters)
         if coarse
@@ -148,7 +151,7 @@ def step(
         return Step(presence, (), Ignored.INACCURATE, too_small)
     known = is_known(presence, when, silence)
     keeps_runs = known and carried and not followed.clock_set
-    inside: dict[str, datetime] = {}
+    inside = {}
     pending: dict[str, Run] = {}
     enters: list[Transition] = []
     exits: list[Transition] = []
