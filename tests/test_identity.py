@@ -435,6 +435,10 @@ def test_the_keys_of_an_event_stand_strongest_first() -> None:
         ({"id": 1}, None, None),
         ("c" * 512, None, "c" * 512),
         ("c" * 513, None, None),
+        (None, [{"type": "email", "id": "e1"}, {"type": "loyalty_card", "id": "x1"}], "x1"),
+        (None, [{"type": "loyalty_card", "id": 7.0}, "loyalty_card", None], "7"),
+        ([{"type": "email", "id": "e1"}], "x1", "x1"),
+        (None, [{"type": ["loyalty_card"], "id": "x1"}], None),
     ],
 )
 def test_an_id_is_read_from_the_first_place_that_has_one(

@@ -574,6 +574,24 @@ def test_nothing_personal_in_a_repr() -> None:
     assert event.sender is Sender.GENERATED
 
 
+def test_who_was_erased_is_in_no_list_of_ids() -> None:
+    listed = xdm_records.workspace(
+        xdm_records.WORKSPACE.replace(b"from: [traits.loyalty_card]", b"from: [context.externalId]")
+    ).namespaces
+    told = Event(
+        kind=Kind.TRACK,
+        name="x",
+        message_id="m",
+        received_at=NOW,
+        timestamp=NOW,
+        user_id="u1",
+        context={"externalId": [{"type": "loyalty_card", "id": "C7"}]},
+    )
+    assert identity.keys_of(told, listed) == (("user_id", "u1"), ("loyalty_card", "C7"))
+    left = identity.without(told, {("loyalty_card", "C7")}, listed)
+    assert (identity.keys_of(left, listed), left.context) == ((("user_id", "u1"),), {})
+
+
 def test_who_was_erased_is_in_no_kept_map() -> None:
     who = {
         "CRMID": [{"id": "u1"}],

@@ -166,8 +166,9 @@ def _own_words(item: Item, own: Mapping[str, Any], position: dict[str, Any] | No
     item.context = dict(object_at(own, "context"))
     item.context["traits"] = dict(object_at(own, "traits"))
     told = object_at(own, "device")
-    if address := {name: told[name] for name in _ADDRESS if name in told}:
-        item.context["device"] = {**dict(object_at(item.context, "device")), **address}
+    address = {name: told[name] for name in _ADDRESS if name in told}
+    if address:
+        item.context["device"] = object_at(item.context, "device") | address
     for name, outside in _BESIDE:
         if told.get(name):
             item.context[outside] = told[name]

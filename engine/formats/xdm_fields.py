@@ -11,7 +11,7 @@ Path = tuple[str, ...]
 def at(record: Any, *path: str) -> Any:
     """What stands there; None where nothing does."""
     for step in path:
-        record = record.get(step) if isinstance(record, Mapping) else None
+        record = record.get(step) if isinstance(record, dict) else None
     return record
 
 
@@ -25,9 +25,9 @@ def number_at(record: Any, *path: str) -> float | None:
     return found if isinstance(found, int | float) and not isinstance(found, bool) else None
 
 
-def object_at(record: Any, *path: str) -> Mapping[str, Any]:
+def object_at(record: Any, *path: str) -> dict[str, Any]:
     found = at(record, *path)
-    return found if isinstance(found, Mapping) else {}
+    return found if isinstance(found, dict) else {}
 
 
 def with_field(record: Mapping[str, Any], path: Path, value: Any) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def with_field(record: Mapping[str, Any], path: Path, value: Any) -> dict[str, A
 def without_field(record: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """The record without what stands there, and without the objects that held nothing else."""
     name, *rest = path
-    if rest and isinstance(record.get(name), Mapping):
+    if rest and isinstance(record.get(name), dict):
         below = without_field(record[name], tuple(rest))
         if below:
             return {**record, name: below}

@@ -75,7 +75,7 @@ def keys_of(event: Event, namespaces: Sequence[Namespace]) -> tuple[IdentityKey,
             value = event.anonymous_id
         for path in namespace.sources:
             if value is None or value == "":
-                value = _at(event, path)
+                value = _at(event, path, name)
         if value is None:
             continue
         if not isinstance(value, str):
@@ -88,6 +88,14 @@ def keys_of(event: Event, namespaces: Sequence[Namespace]) -> tuple[IdentityKey,
         if value and len(value) <= MAX_VALUE_LENGTH:
             keys.append((name, value))
     return _with_named(keys, event, namespaces) if event.identities else tuple(keys)
+
+
+def _listed(entries: list[Any], namespace: str) -> Any:
+    """The id of a namespace in a list of `{type, id}`, as RudderStack's `context.externalId` is one."""
+    for entry in entries:
+        if isinstance(entry, Mapping) and entry.get("type") == namespace:
+            return entry.get("id")
+    return None
 
 
 def _with_named(
@@ -124,10 +132,11 @@ def without(event: Event, gone: Collection[IdentityKey], namespaces: Sequence[Na
     previous = event.previous_id
     if previous is not None and not {("user_id", previous), ("anonymous_id", previous)}.isdisjoint(gone):
         changes["previous_id"] = None
+    unnamed = msgspec.structs.replace(event, user_id=None, anonymous_id=None, identities=())
     for namespace in namespaces:
         for path in namespace.sources:
-            alone = msgspec.structs.replace(namespace, name="", sources=(path,))
-            if any((namespace.name, value) in gone for _, value in keys_of(event, (alone,))):
+            alone = msgspec.structs.replace(namespace, sources=(path,))
+            if any(key in gone for key in keys_of(unnamed, (alone,))):
                 root = changes.get(path[0], getattr(event, path[0]))
                 changes[path[0]] = _taken_out(root, path[1:])
     if event.identities:
@@ -160,13 +169,13 @@ def lookups(event: Event, keys: tuple[IdentityKey, ...]) -> tuple[IdentityKey, .
     return asked
 
 
-def _at(event: Event, path: tuple[str, ...]) -> Any:
+def _at(event: Event, path: tuple[str, ...], namespace: str) -> Any:
     node: Any = event.traits if path[0] == "traits" else getattr(event, path[0], None)
     if not node:
         return None
     for step in path[1:]:
         node = node.get(step) if isinstance(node, Mapping) else None
-    return node
+    return _listed(node, namespace) if type(node) is list else node
 
 
 def plan(
