@@ -32,6 +32,7 @@ identities:
   - {namespace: user_id, one: true}
   - {namespace: card, one: true, on_change: replace, from: [traits.card]}
   - {namespace: email, from: [traits.email]}
+  - {namespace: phone, from: [traits.phone]}
   - {namespace: anonymous_id}
 """
 )
@@ -45,7 +46,12 @@ PLANTED = {
     "old card": "planted-card-1",
     "app": "planted-app",
     "user": "planted-user",
+    "phone": "+353 87 123 4567",
+    "account": "planted-account",
+    "role": "Planted Buyer",
 }
+OTHER_SPELLINGS = ("+353871234567", "087 123 4567", "(087) 123-45.67", "00353 (0)87 1234567")
+"""Of the phone number."""
 
 
 def rules(workspace: bytes = WORKSPACE) -> Any:
@@ -62,13 +68,26 @@ async def live(engine: lanes.Engine) -> None:
         event(
             Kind.IDENTIFY,
             user=PLANTED["user"],
-            traits={"email": PLANTED["email"], "first_name": PLANTED["name"], "card": "planted-card-2"},
+            traits={
+                "email": PLANTED["email"],
+                "first_name": PLANTED["name"],
+                "card": "planted-card-2",
+                "phone": PLANTED["phone"],
+            },
             consent={"marketing": True, "location": True},
             device=device,
             at=NOW + timedelta(seconds=1),
         ),
     )
     await engine.send(event(Kind.IDENTIFY, user=PLANTED["user"], anonymous=PLANTED["app"]))
+    await engine.send(
+        event(
+            Kind.GROUP,
+            user=PLANTED["user"],
+            group_id=PLANTED["account"],
+            properties={"role": PLANTED["role"]},
+        )
+    )
     here = Location(latitude=52.123456, longitude=-8.6, accuracy=10.0)
     await engine.send(
         event(name="Thank Me", user=PLANTED["user"], message="wish"),
@@ -89,13 +108,19 @@ async def live(engine: lanes.Engine) -> None:
             "VALUES ('k', now(), 'too_large', 'x', $1)",
             json.dumps({"userId": PLANTED["user"], "traits": {"name": PLANTED["name"]}}).encode(),
         )
+        for spelling in OTHER_SPELLINGS:
+            await connection.execute(
+                "INSERT INTO rejected (key_digest, received_at, code, message, item) "
+                "VALUES ('k', now(), 'missing_event', 'x', $1)",
+                json.dumps({"properties": {"call": [spelling]}}).encode(),
+            )
 
 
 async def traces(dsn: str) -> dict[str, int]:
     """Rows of any table that hold a planted value."""
     connection = await asyncpg.connect(dsn)
     try:
-        return await stored.scan(connection, PLANTED.values())
+        return await stored.scan(connection, (*PLANTED.values(), *OTHER_SPELLINGS))
     finally:
         await connection.close()
 
@@ -105,7 +130,8 @@ async def test_the_export_holds_everything_and_after_erasure_nothing_is_left(pos
         await engine.send(event(Kind.IDENTIFY, user="bob", traits={"first_name": "Bob"}))
         await live(engine)
         await fetch(postgres_dsn, "UPDATE outbox SET state = 'pending'")
-        found = await rights.export(engine.store.pool, ("user_id", PLANTED["user"]), NOW)
+        namespaces = engine.rules.workspace.namespaces
+        found = await rights.export(engine.store.pool, ("user_id", PLANTED["user"]), NOW, namespaces)
         assert found is not None
         text, html = msgspec.json.encode(found).decode(), page(found)
         for what, value in PLANTED.items():
@@ -113,16 +139,17 @@ async def test_the_export_holds_everything_and_after_erasure_nothing_is_left(pos
             assert value in html, what
         assert found.sources["first_name"].origin == "app"
         assert "first party, app" in html
+        assert len([s for s in OTHER_SPELLINGS if s in text]) == len(OTHER_SPELLINGS)
         assert "Bob" not in text
         assert {"events", "decisions", "outbox", "timers", "seen", "rejected"} <= found.rows.keys()
 
         secret = await engine.store.secret(b"")
-        erased = await rights.erase(engine.store.pool, ("email", PLANTED["email"]), secret, NOW)
+        erased = await rights.erase(engine.store.pool, ("email", PLANTED["email"]), secret, NOW, namespaces)
         assert erased is not None
         receipt, person = erased
         assert receipt.left_over == {}
         assert receipt.profiles == 2
-        assert receipt.identities == 5  # user, app, e-mail, both cards
+        assert receipt.identities == 6  # user, app, e-mail, phone, both cards
         assert {"events", "decisions", "outbox", "timers", "seen", "rejected"} <= {
             table for table, rows in receipt.deleted.items() if rows
         }
@@ -191,6 +218,22 @@ async def test_erasure_while_merges_are_brought_over_and_events_arrive(postgres_
             await rights.erase(one.store.pool, key, secret, NOW + timedelta(hours=number))
 
 
+async def test_a_number_in_another_spelling_is_somebodys_only_if_it_is_theirs(postgres_dsn: str) -> None:
+    async with lanes.engine(postgres_dsn, rules()) as engine:
+        await engine.send(event(Kind.IDENTIFY, user="ada", traits={"phone": "087 123 4567"}))
+        await refuse(postgres_dsn, b'{"properties": {"to": "+353 (87) 123-4567", "n": 1}}')
+        await refuse(postgres_dsn, b'{"properties": {"to": "+44 87 123 4567"}}')  # ends the same
+        await refuse(postgres_dsn, b'{"properties": {"order": "x1234567"}}')
+        namespaces = engine.rules.workspace.namespaces
+        found = await rights.export(engine.store.pool, ("phone", "+353871234567"), NOW, namespaces)
+        assert found is not None
+        assert len(found.rows["rejected"]) == 1
+        await rights.erase(engine.store.pool, ("user_id", "ada"), b"s", NOW, namespaces)
+    left = await fetch(postgres_dsn, "SELECT item FROM rejected ORDER BY id")
+    assert len(left) == 2
+    assert not [row for row in left if b"+353" in bytes(row[0])]
+
+
 async def refuse(dsn: str, item: bytes) -> None:
     await fetch(
         dsn,
@@ -237,6 +280,7 @@ async def test_an_erasure_that_meets_another_lock_tries_again(postgres_dsn: str)
         assert ada is not None
         other = await asyncpg.connect(postgres_dsn)
         try:
+            await other.execute("SET deadlock_timeout = '1min'")  # the erasure is to notice first
             async with other.transaction():
                 await other.execute("SELECT FROM profiles WHERE id = $1 FOR UPDATE", ada.id)
                 erasing = asyncio.create_task(rights.erase(engine.store.pool, ("user_id", "ada"), b"s", NOW))
@@ -305,7 +349,9 @@ async def test_later_events_are_dropped_where_the_workspace_says_so(postgres_dsn
     async with lanes.engine(postgres_dsn, rules(DROP)) as engine:
         await live(engine)
         secret = await engine.store.secret(b"")
-        assert await rights.erase(engine.store.pool, ("user_id", PLANTED["user"]), secret, NOW) is not None
+        namespaces = engine.rules.workspace.namespaces
+        key = ("user_id", PLANTED["user"])
+        assert await rights.erase(engine.store.pool, key, secret, NOW, namespaces) is not None
         reply = await engine.send(
             event(name="Open", user=PLANTED["user"]),
             event(name="Open", anonymous=PLANTED["app"], traits={"town": "Cork"}),
@@ -372,7 +418,7 @@ async def test_a_restored_backup_brings_nobody_back(postgres: str, postgres_dsn:
         assert done.returncode == 0, done.stderr
         assert "nothing is left" in done.stdout
         book = await asyncio.to_thread(_command, tmp_path, postgres_dsn, "erase", "--ledger")
-        assert len(book.stdout.splitlines()) == 5
+        assert len(book.stdout.splitlines()) == 6
         assert "planted" not in book.stdout
         (tmp_path / "ledger.jsonl").write_text(book.stdout)
 
@@ -398,6 +444,24 @@ async def test_by_command_and_over_http(postgres_dsn: str, tmp_path: Path) -> No
     write_workspace(tmp_path / "rules", WORKSPACE)
     await asyncio.to_thread(_over_http, tmp_path, postgres_dsn)
     assert await traces(postgres_dsn) == {}
+
+
+def _put_in(folder: Path) -> None:
+    """Files of people in the watched folder: one that is taken, with a row that is not, and one that
+    cannot be read, where the planted person is named in other spellings."""
+    inbox = folder / "data" / "import" / "profiles"
+    inbox.mkdir(parents=True)
+    rows = [
+        "user_id,email,phone,first_name,timestamp",
+        f"{PLANTED['user']},{PLANTED['email']},{PLANTED['phone']},{PLANTED['name']},2026-03-01",
+        "bob,bob@example.com,,Bob,2026-03-01",
+        f",{PLANTED['email'].upper()},,{PLANTED['name']},yesterday",
+        "eve,,,Eve,yesterday",
+    ]
+    (inbox / "people.csv").write_text("\n".join(rows) + "\n")
+    (inbox / "broken.csv").write_text(f'name;to\nBob;"087 9"\n{PLANTED["name"]};"{OTHER_SPELLINGS[2]}"\n')
+    for name in ("done/people.csv", "failed/broken.csv"):
+        served.until(lambda name=name: (inbox / name).exists(), 60, name)
 
 
 def _over_http(folder: Path, dsn: str) -> None:
@@ -437,11 +501,19 @@ def _over_http(folder: Path, dsn: str) -> None:
         by_command = _command(folder, dsn, "export", "email", PLANTED["email"])
         assert PLANTED["name"] in by_command.stdout
 
+        _put_in(folder)
         answer = admin.delete(place)
         assert answer.status_code == 202
         receipt = admin.get(f"/admin/erasures/{answer.json()['receipt']}").json()
         assert receipt["leftOver"] == {}
         assert receipt["deleted"]["events"] >= 7  # what the sender told is one, too
+        assert receipt["deleted"]["import_files"] == 4
+        kept = [f for f in (folder / "data").rglob("*") if f.is_file()]
+        texts = "".join(f.read_text("utf-8", "replace") for f in kept)
+        words = (*PLANTED.values(), *OTHER_SPELLINGS, PLANTED["email"].upper())
+        assert [word for word in words if word in texts] == []
+        assert texts.count("Bob") == 2
+        assert "Eve" in texts
         assert admin.get(place).status_code == 404
         assert admin.delete(place).status_code == 404
         assert admin.post("/admin/profiles/erase", json=who).status_code == 404

@@ -21,7 +21,7 @@ from engine.adapters.postgres.revisions import Revisions
 from engine.adapters.postgres.rights import FORGET
 from engine.adapters.postgres.store import Store, StoreError, connect
 from engine.adapters.weather import OpenMeteo
-from engine.app import import_folder, jobs
+from engine.app import import_files, import_folder, jobs
 from engine.app.backfill import Backfill
 from engine.app.cache import ProfileCache
 from engine.app.clock import Clock, ReplayClock, system_clock
@@ -150,7 +150,7 @@ class Engine:
             asyncio.create_task(self.vacuums.run(), name="vacuums"),
             asyncio.create_task(self.backfill.run(), name="backfill"),
             asyncio.create_task(self._follow_others(), name="operations"),
-            asyncio.create_task(import_folder.watch(self, Path(settings.data) / import_folder.FOLDER)),
+            asyncio.create_task(import_folder.watch(self, Path(settings.data) / import_files.FOLDER)),
         ]
         if self._replay is None:  # a replay begins with nobody
             sweeps = Sweeps(self.store, lambda: self.ruling.rules, self.clock)

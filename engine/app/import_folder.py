@@ -1,22 +1,28 @@
 """A watched folder: what is put into `DATA/import/KIND/` is brought in.
 
 A file is taken once it has stopped growing. `mapping.yaml` beside it says which column is what. Then it
-goes to `done/`, or to `failed/` with the reason in a text file beside it.
+goes to `done/`, or to `failed/` with the reason in a text file beside it. There it stays for a month,
+without the people who were erased since.
 """
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
+import time
+from contextlib import closing
+from datetime import UTC, datetime
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import msgspec
 import structlog
 
+from engine.adapters.postgres import audit, rights
 from engine.adapters.postgres.store import StoreError
-from engine.app.importing import Rejected
-from engine.app.importing_files import bring_in, prepare
+from engine.app import import_files
+from engine.app.importing_files import begin, bring_in, prepare
+from engine.app.rejected_rows import RejectedRows
 from engine.app.replies import Interrupted
 from engine.formats.import_mapping import KINDS, Kind
 from engine.formats.import_rows import Unreadable
@@ -26,18 +32,22 @@ if TYPE_CHECKING:
     from engine.app.engine import Engine
 
 POLL_SECONDS = 2.0
-FOLDER = "import"
+CLEAN_SECONDS = 3600.0
+"""How long an erasure that another machine was asked for may take to reach the files of this one."""
 MAPPING = "mapping.yaml"
 _ENDINGS = (".csv", ".tsv", ".txt", ".jsonl", ".ndjson", ".parquet")
 
 log = structlog.get_logger()
-_json = msgspec.json.Encoder().encode
 
 
 async def watch(engine: Engine, folder: Path) -> None:
     """Looks now and then, for as long as the engine runs."""
     sizes: dict[Path, int] = {}
+    cleaned = -inf
     while True:
+        if time.monotonic() - cleaned > CLEAN_SECONDS:
+            cleaned = time.monotonic()
+            await _clean(engine, folder)
         await asyncio.sleep(POLL_SECONDS)
         found = await asyncio.to_thread(_files, folder)
         for file, size in found.items():
@@ -47,6 +57,18 @@ async def watch(engine: Engine, folder: Path) -> None:
                 except Exception:
                     log.exception("import_failed", file=file.name)
         sizes = found
+
+
+async def _clean(engine: Engine, folder: Path) -> None:
+    """Kept files without who was erased meanwhile, by whichever engine."""
+    try:
+        await asyncio.to_thread(import_files.forget_old, folder, datetime.now(UTC))
+        if any(import_files.kept(folder)):
+            erased = dict(await rights.ledger(engine.store.pool))
+            namespaces = engine.ruling.rules.workspace.namespaces
+            await asyncio.to_thread(import_files.scrub, folder, erased, engine.secret, namespaces)
+    except (StoreError, OSError) as fault:
+        log.warning("import_files_not_cleaned", fault=type(fault).__name__)
 
 
 def _files(folder: Path) -> dict[Path, int]:
@@ -71,7 +93,7 @@ async def _take_alone(engine: Engine, file: Path) -> None:
 
 async def take(engine: Engine, file: Path) -> None:
     """Brings one file in and puts it away. What the database interrupts stays, and goes on later."""
-    refused = file.with_name(file.name + ".rejected.jsonl")
+    refused = file.with_name(file.name + import_files.REJECTED)
     try:
         reason = await _bring(engine, file, refused)
     except (Interrupted, StoreError, asyncio.CancelledError) as fault:
@@ -92,24 +114,29 @@ async def _bring(engine: Engine, file: Path, refused: Path) -> str | None:
     prepared, problems = prepare(kind, file, said, engine.ruling.rules.workspace)
     if prepared is None:
         return render_all(problems, {})
-    with refused.open("ab") as out:
-
-        def reject(row: Rejected) -> None:
-            out.write(_json(row) + b"\n")
-
-        with file.open("rb") as opened:
-            await bring_in(engine, prepared, opened, reject)
+    done = await begin(engine, prepared)
+    if not done.rows:
+        await audit.append(engine.store.pool, "import folder", f"import {kind}", engine.clock())
+    with closing(RejectedRows(refused, done.rows)) as reject, file.open("rb") as opened:
+        await bring_in(engine, prepared, opened, done, reject, reject.flush)
     return None
 
 
 def _put_away(file: Path, refused: Path, reason: str | None) -> None:
     to = file.parent / ("done" if reason is None else "failed")
     to.mkdir(exist_ok=True)
-    file.replace(to / file.name)
+    named = _free(to, file)
+    file.replace(to / named)
     if reason is not None:
-        (to / f"{file.name}.reason.txt").write_text(reason + "\n", "utf-8")
+        (to / f"{named}.reason.txt").write_text(reason + "\n", "utf-8")
     if refused.exists():
-        if refused.stat().st_size:
-            refused.replace(to / refused.name)
-        else:
-            refused.unlink()
+        refused.replace(to / (named + import_files.REJECTED))
+
+
+def _free(folder: Path, file: Path) -> str:
+    """The file's name, with a number where another one of that name was put away before."""
+    name, number = file.name, 1
+    while (folder / name).exists() or (folder / (name + import_files.REJECTED)).exists():
+        number += 1
+        name = f"{file.stem}-{number}{file.suffix}"
+    return name

@@ -19,6 +19,7 @@ import msgspec
 from engine.adapters.postgres import imports
 from engine.adapters.postgres.imports import Progress
 from engine.app.lane import Lane
+from engine.app.rejected_rows import Rejected
 from engine.app.replies import Overloaded, Pending, Reply
 from engine.domain.offers.rules import Workspace
 from engine.domain.people import identity
@@ -33,18 +34,6 @@ FULL_SECONDS = 0.05
 _NO_IDENTITY = Refusal("missing_identity", "none of the row's ids is of a namespace of this workspace")
 
 
-class Rejected(msgspec.Struct, frozen=True):
-    """A row that was not taken, and why."""
-
-    row: int
-    code: str
-    message: str
-    values: Any = None
-
-    def __repr__(self) -> str:
-        return f"Rejected({self.row}, {self.code!r})"
-
-
 class _Chunk(msgspec.Struct):
     """Rows under way, up to number `last`."""
 
@@ -54,7 +43,8 @@ class _Chunk(msgspec.Struct):
 
 
 class Import:
-    """One file on its way. `watch` is told after each chunk, `reject` of each row that is not taken."""
+    """One file on its way. `watch` is told after each chunk, `reject` of each row that is not taken;
+    `flush` is called before it is written down how far it has come."""
 
     def __init__(
         self,
@@ -64,6 +54,7 @@ class Import:
         identifier: str,
         *,
         reject: Callable[[Rejected], object],
+        flush: Callable[[], object] = lambda: None,
         watch: Callable[[Progress], object] = lambda progress: None,
         paced: bool = False,
     ) -> None:
@@ -72,6 +63,7 @@ class Import:
         self._namespaces = workspace.namespaces
         self._identifier = identifier
         self._reject = reject
+        self._flush = flush
         self._watch = watch
         self._paced = paced
 
@@ -87,10 +79,12 @@ class Import:
             while len(under_way) >= CHUNKS_UNDER_WAY:
                 await self._settle(under_way.popleft(), progress)
             if time.monotonic() - saved > SAVED_EVERY_SECONDS:
+                self._flush()
                 await imports.advance(self._pool, self._identifier, progress)
                 saved = time.monotonic()
         while under_way:
             await self._settle(under_way.popleft(), progress)
+        self._flush()
         await imports.advance(self._pool, self._identifier, progress, finished=True)
         return progress
 

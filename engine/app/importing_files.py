@@ -13,7 +13,8 @@ import msgspec
 from engine.adapters.postgres import imports
 from engine.adapters.postgres.imports import Progress
 from engine.app.clock import Clock, system_clock
-from engine.app.importing import Import, Rejected
+from engine.app.importing import Import
+from engine.app.rejected_rows import Rejected
 from engine.domain.offers.rules import Workspace
 from engine.domain.people.events import Event
 from engine.formats.import_events import Reader
@@ -112,17 +113,31 @@ def complete(
     return given
 
 
+async def begin(engine: Engine, prepared: Prepared) -> Progress:
+    """How far the file has come."""
+    return await imports.begin(engine.store.pool, prepared.identifier, prepared.kind, prepared.file.name)
+
+
 async def bring_in(
-    engine: Engine, prepared: Prepared, opened: BinaryIO, reject: Callable[[Rejected], object]
-) -> Progress:
-    """Brings a file in by the engine's own lane, behind what phones send."""
-    pool = engine.store.pool
-    done = await imports.begin(pool, prepared.identifier, prepared.kind, prepared.file.name)
+    engine: Engine,
+    prepared: Prepared,
+    opened: BinaryIO,
+    done: Progress,
+    reject: Callable[[Rejected], object],
+    flush: Callable[[], object] = lambda: None,
+) -> None:
+    """Brings a file in by the engine's own lane, behind what phones send, from where `done` says."""
     if done.finished_at is None:
-        workspace = engine.ruling.rules.workspace
-        work = Import(pool, engine.lane, workspace, prepared.identifier, reject=reject, paced=True)
+        work = Import(
+            engine.store.pool,
+            engine.lane,
+            engine.ruling.rules.workspace,
+            prepared.identifier,
+            reject=reject,
+            flush=flush,
+            paced=True,
+        )
         await work.run(prepared.table(opened).rows, prepared.event_of, done)
-    return done
 
 
 def identifier_of(kind: Kind, digest: str, said: bytes) -> str:

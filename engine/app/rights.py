@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -13,11 +14,19 @@ import msgspec
 
 from engine.adapters.postgres import rights as stored
 from engine.adapters.postgres.rights import Person, Receipt
+from engine.app import import_files
 from engine.app.lane import Lane
 from engine.app.replies import Pending, Reply
+from engine.domain.offers.rules import Namespace
 from engine.domain.people.events import Event, Kind, Sender
 from engine.domain.people.fold import RESTRICTED
-from engine.domain.people.profiles import PROFILE_NAMESPACE, IdentityKey, Profile, decode_profile
+from engine.domain.people.profiles import (
+    DEVICE_NAMESPACE,
+    PROFILE_NAMESPACE,
+    IdentityKey,
+    Profile,
+    decode_profile,
+)
 from engine.domain.people.sources import Provenance, provenance
 
 
@@ -36,10 +45,12 @@ class Exported(msgspec.Struct, frozen=True, kw_only=True):
         return "Exported(…)"
 
 
-async def export(pool: asyncpg.Pool, key: IdentityKey, now: datetime) -> Exported | None:
+async def export(
+    pool: asyncpg.Pool, key: IdentityKey, now: datetime, namespaces: Sequence[Namespace] = ()
+) -> Exported | None:
     """Everything about the person behind an identity; None where there is nobody."""
     async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read"):
-        person = await stored.person_of(connection, key)
+        person = await stored.person_of(connection, key, namespaces)
         if person is None:
             return None
         rows = await stored.rows_of(connection, person)
@@ -50,13 +61,33 @@ async def export(pool: asyncpg.Pool, key: IdentityKey, now: datetime) -> Exporte
 
 
 async def erase(
-    pool: asyncpg.Pool, key: IdentityKey, secret: bytes, now: datetime
+    pool: asyncpg.Pool,
+    key: IdentityKey,
+    secret: bytes,
+    now: datetime,
+    namespaces: Sequence[Namespace] = (),
+    files: Path | None = None,
 ) -> tuple[Receipt, Person] | None:
-    """Erases the person behind an identity, and asks PostgreSQL to let go of the dead rows."""
-    erased = await stored.erase(pool, key, secret, now)
-    if erased is not None:
-        await stored.vacuum(pool, erased[0].deleted)
-    return erased
+    """Erases the person behind an identity, also in import files that are kept below `files`, and asks
+    PostgreSQL to let go of the dead rows."""
+    erased = await stored.erase(pool, key, secret, now, namespaces)
+    if erased is None:
+        return None
+    receipt, person = erased
+    await stored.vacuum(pool, receipt.deleted)
+    return await without_files(pool, receipt, person, secret, files), person
+
+
+async def without_files(
+    pool: asyncpg.Pool, receipt: Receipt, person: Person, secret: bytes, files: Path | None
+) -> Receipt:
+    """The receipt of an erasure, once the person is gone from kept import files, too."""
+    if files is None or not any(import_files.kept(files)):
+        return receipt
+    now = datetime.now(UTC)
+    erased = {stored.hash_of(secret, key): now for key in person.keys if key[0] != DEVICE_NAMESPACE}
+    lines = await asyncio.to_thread(import_files.scrub, files, erased, secret, person.namespaces)
+    return await stored.note_files(pool, receipt.id, lines) if lines else receipt
 
 
 async def restrict(lane: Lane, profile: Profile, restricted: bool, now: datetime) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from importlib import resources
 from typing import Any
@@ -19,6 +20,7 @@ import msgspec
 
 from engine.adapters.postgres.notices import CHANNEL
 from engine.adapters.postgres.store import Conflict, named_queries
+from engine.domain.offers.rules import Namespace
 from engine.domain.people.profiles import (
     DEVICE_NAMESPACE,
     IdentityKey,
@@ -37,6 +39,8 @@ _SCALES = ("outbox",)
 _json = msgspec.json.Encoder().encode
 _SHORT = 3
 """Words up to that length stand within many others."""
+_TAIL = 6
+_ASCII_END = re.compile("[0-9a-z]*$")
 _PAGE = 5000
 TRIES = 3
 
@@ -59,6 +63,7 @@ class Person(msgspec.Struct, frozen=True):
 
     profiles: tuple[Profile, ...]
     indexed: tuple[IdentityKey, ...]
+    namespaces: Sequence[Namespace] = ()
 
     def __repr__(self) -> str:
         return f"Person({len(self.profiles)} profiles)"
@@ -102,7 +107,39 @@ class Person(msgspec.Struct, frozen=True):
         if said.anonymousId is not None:
             return ("anonymous_id", str(said.anonymousId)) in self.keys
         words = (value for namespace, value in self.keys if namespace != DEVICE_NAMESPACE)
-        return any(b'"' + text + b'"' in item for word in words for text in (_json(word)[1:-1], _ascii(word)))
+        if any(b'"' + text + b'"' in item for word in words for text in (_json(word)[1:-1], _ascii(word))):
+            return True
+        return self.is_spelt_in(item)
+
+    @property
+    def spelt(self) -> dict[str, tuple[Namespace, frozenset[str]]]:
+        """By namespace the values that people write in several ways, as profiles have them."""
+        found: dict[str, tuple[Namespace, frozenset[str]]] = {}
+        for namespace in self.namespaces:
+            values = frozenset(value for name, value in self.keys if name == namespace.name)
+            if namespace.normal is not None and values:
+                found[namespace.name] = (namespace, values)
+        return found
+
+    @property
+    def tails(self) -> list[str]:
+        """How such values end, in any spelling, without blanks and signs."""
+        values = {value for _, values in self.spelt.values() for value in values}
+        return sorted({_ASCII_END.search(_plain(value))[0][-_TAIL:] for value in values})  # type: ignore[index]
+
+    def is_spelt_in(self, item: bytes) -> bool:
+        """Whether a refused event holds such a value, however written."""
+        try:
+            words = list(_words(msgspec.json.decode(item)))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return False
+        tails = self.tails
+        likely = [word for word in words if any(tail in _plain(word) for tail in tails)]
+        return any(
+            namespace.normal is not None and namespace.normal(word) in values
+            for namespace, values in self.spelt.values()
+            for word in likely
+        )
 
 
 class _Naming(msgspec.Struct):
@@ -113,6 +150,20 @@ class _Naming(msgspec.Struct):
 
 
 _naming = msgspec.json.Decoder(_Naming).decode
+
+
+def _words(node: Any) -> Iterator[str]:
+    """All texts and numbers of a JSON value."""
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, int | float) and not isinstance(node, bool):
+        yield str(node)
+    elif isinstance(node, Mapping):
+        for value in node.values():
+            yield from _words(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _words(value)
 
 
 def _plain(word: str) -> str:
@@ -129,8 +180,11 @@ def hash_of(secret: bytes, key: IdentityKey) -> bytes:
     return hmac.digest(secret, f"erased\0{key[0]}\0{key[1]}".encode(), hashlib.sha256)[:16]
 
 
-async def person_of(connection: asyncpg.Connection, key: IdentityKey) -> Person | None:
-    """The person behind an identity, their rows locked. Inside a transaction."""
+async def person_of(
+    connection: asyncpg.Connection, key: IdentityKey, namespaces: Sequence[Namespace] = ()
+) -> Person | None:
+    """The person behind an identity, their rows locked. Inside a transaction. `namespaces` say how
+    identities may be spelt."""
     owner = await connection.fetchval(SQL["owner"], identity_bucket(key), *key)
     if owner is None:
         return None
@@ -143,7 +197,7 @@ async def person_of(connection: asyncpg.Connection, key: IdentityKey) -> Person 
     others = [other for i in sorted(family) if (other := await _locked(connection, i)) is not None]
     profiles = (profile, *others)
     rows = await connection.fetch(SQL["indexed"], [p.id for p in profiles])
-    return Person(profiles, tuple((row[0], row[1]) for row in rows))
+    return Person(profiles, tuple((row[0], row[1]) for row in rows), namespaces)
 
 
 async def _locked(connection: asyncpg.Connection, profile_id: str) -> Profile | None:
@@ -152,24 +206,32 @@ async def _locked(connection: asyncpg.Connection, profile_id: str) -> Profile | 
 
 
 async def erase(
-    pool: asyncpg.Pool, key: IdentityKey, secret: bytes, asked_at: datetime
+    pool: asyncpg.Pool,
+    key: IdentityKey,
+    secret: bytes,
+    asked_at: datetime,
+    namespaces: Sequence[Namespace] = (),
 ) -> tuple[Receipt, Person] | None:
     """Deletes everything about the person behind an identity; None where there is nobody. Answers the
     receipt, and who it was, for the caller to forget."""
     for _ in range(TRIES):
         try:
-            return await _erase(pool, key, secret, asked_at)
+            return await _erase(pool, key, secret, asked_at, namespaces)
         except Conflict:
             continue  # a merge came in between
-    return await _erase(pool, key, secret, asked_at)
+    return await _erase(pool, key, secret, asked_at, namespaces)
 
 
 async def _erase(
-    pool: asyncpg.Pool, key: IdentityKey, secret: bytes, asked_at: datetime
+    pool: asyncpg.Pool,
+    key: IdentityKey,
+    secret: bytes,
+    asked_at: datetime,
+    namespaces: Sequence[Namespace],
 ) -> tuple[Receipt, Person] | None:
     async with pool.acquire() as connection:
         async with connection.transaction():
-            person = await person_of(connection, key)
+            person = await person_of(connection, key, namespaces)
             if person is None:
                 return None
             deleted = await _delete(connection, person)
@@ -203,7 +265,8 @@ async def _delete(connection: asyncpg.Connection, person: Person) -> dict[str, i
         )
         await connection.execute(SQL["blank"], profile.id, encode_profile(empty))
     deleted["identities"] = await connection.fetchval(SQL["unlink"], ids)
-    deleted["rejected"] = await connection.fetchval(SQL["unreject"], person.texts)
+    numbers = [row["id"] for row in await _rejected(connection, person)]
+    deleted["rejected"] = await connection.fetchval(SQL["unreject"], numbers)
     for table, where, arguments in await _where(connection, ids, buckets):
         if table == "identities":
             continue
@@ -233,7 +296,7 @@ async def left_over(connection: asyncpg.Connection, person: Person) -> dict[str,
     found: dict[str, int] = {}
     for table, where, arguments in await _where(connection, ids, buckets):
         found[table] = await connection.fetchval(f"SELECT count(*) FROM {table} WHERE {where}", *arguments)
-    found["rejected"] = len(await connection.fetch(SQL["rejected_of"], person.texts))
+    found["rejected"] = len(await _rejected(connection, person))
     documents = [await connection.fetchrow(SQL["lock"], i) for i in ids]
     found["profiles"] = sum(not decode_profile(row[2]).erased for row in documents if row is not None)
     return {table: rows for table, rows in found.items() if rows}
@@ -273,6 +336,15 @@ def _like(text: str) -> str:
     return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
 
 
+async def note_files(pool: asyncpg.Pool, receipt_id: str, lines: int) -> Receipt:
+    """Adds to a receipt how many lines of kept import files went."""
+    async with pool.acquire() as connection:
+        await connection.execute(SQL["note_files"], receipt_id, lines)
+        found = await _receipt(connection, receipt_id)
+    assert found is not None
+    return found
+
+
 async def vacuum(pool: asyncpg.Pool, tables: Iterable[str]) -> None:
     """Asks PostgreSQL to let go of dead rows."""
     async with pool.acquire() as connection:
@@ -308,10 +380,24 @@ async def rows_of(connection: asyncpg.Connection, person: Person) -> dict[str, l
         rows = await connection.fetch(f"SELECT to_json(t) FROM {table} t WHERE {where}", *arguments)
         if rows:
             found[table] = [msgspec.Raw(row[0].encode()) for row in rows]
-    rejected = await connection.fetch(SQL["rejected_of"], person.texts)
+    rejected = await _rejected(connection, person)
     if theirs := [row for row in rejected if person.names(bytes(row["item"]))]:
-        found["rejected"] = [{**row, "item": bytes(row["item"]).decode("utf-8", "replace")} for row in theirs]
+        found["rejected"] = [
+            {
+                "received_at": row["received_at"],
+                "code": row["code"],
+                "message": row["message"],
+                "item": bytes(row["item"]).decode("utf-8", "replace"),
+            }
+            for row in theirs
+        ]
     return found
+
+
+async def _rejected(connection: asyncpg.Connection, person: Person) -> list[asyncpg.Record]:
+    """Refused events that hold one of the person's texts, or an identity of theirs in another spelling."""
+    rows = await connection.fetch(SQL["rejected_of"], person.texts, person.tails)
+    return [row for row in rows if row["holds"] or person.is_spelt_in(bytes(row["item"]))]
 
 
 async def ledger(pool: asyncpg.Pool) -> list[tuple[bytes, datetime]]:

@@ -40,18 +40,27 @@ WITH gone AS (
 SELECT count(*) FROM gone;
 
 -- name: unreject
--- Refused events are kept by nobody's name: those that hold one of these texts go.
 WITH gone AS (
-    DELETE FROM rejected r
-    WHERE EXISTS (SELECT FROM unnest($1::bytea[]) AS t(text) WHERE position(t.text IN r.item) > 0)
-    RETURNING 1
+    DELETE FROM rejected WHERE id = ANY ($1::bigint[]) RETURNING 1
 )
 SELECT count(*) FROM gone;
 
 -- name: rejected_of
-SELECT received_at, code, message, item FROM rejected r
-WHERE EXISTS (SELECT FROM unnest($1::bytea[]) AS t(text) WHERE position(t.text IN r.item) > 0)
+-- Refused events are kept by nobody's name: those that hold one of these texts, and those that may hold
+-- a number that ends so, however it is written.
+SELECT id, received_at, code, message, item, holds
+FROM rejected r, LATERAL (
+    SELECT EXISTS (SELECT FROM unnest($1::bytea[]) AS t(text) WHERE position(t.text IN r.item) > 0) AS holds
+) h
+WHERE holds OR (cardinality($2::text[]) > 0 AND EXISTS (
+    SELECT FROM unnest($2::text[]) AS e(tail)
+    WHERE position(e.tail IN lower(regexp_replace(
+        encode(r.item, 'escape'), '\\[0-7]{3}|[^0-9A-Za-z]+', '', 'g'))) > 0))
 ORDER BY id;
+
+-- name: note_files
+UPDATE erasures SET deleted = (deleted::jsonb || jsonb_build_object('import_files', $2::int))::json
+WHERE id = $1;
 
 -- name: note_identities
 INSERT INTO erased_identities (hash, erased_at) SELECT unnest($1::bytea[]), $2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -20,7 +21,10 @@ from engine.adapters.postgres.store import Store, StoreError, connect
 from engine.app import rights
 from engine.app.cli.database import DATABASE_FAULTS, database
 from engine.app.cli.environment import fail, read_settings
-from engine.app.cli.people import named
+from engine.app.cli.people import namespaces
+from engine.app.import_files import FOLDER
+from engine.domain.offers.rules import Namespace
+from engine.domain.people.identity import normal
 from engine.domain.people.profiles import IdentityKey
 
 
@@ -29,6 +33,13 @@ class Entry(msgspec.Struct, frozen=True, rename="camel"):
 
     hash: Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{2})+$")]
     erased_at: datetime
+
+
+class People(msgspec.Struct, frozen=True):
+    """How people are known, and where import files are kept."""
+
+    namespaces: Sequence[Namespace]
+    files: Path
 
 
 _encode = msgspec.json.Encoder().encode
@@ -63,11 +74,12 @@ def erase(
         try:
             if ledger:
                 return asyncio.run(_ledger(dsn))
+            people = People(namespaces(settings, dsn), Path(settings.data) / FOLDER)
             if replay is not None:
-                return asyncio.run(_replay(dsn, entries, json))
+                return asyncio.run(_replay(dsn, entries, people, json))
             assert namespace is not None
             assert value is not None
-            return asyncio.run(_one(dsn, named(settings, dsn, namespace, value), scan, json))
+            return asyncio.run(_one(dsn, (namespace, value), people, scan, json))
         except BrokenPipeError:  # of standard output
             raise
         except (*DATABASE_FAULTS, StoreError) as fault:
@@ -92,12 +104,13 @@ async def _opened(dsn: str) -> tuple[Store, bytes]:
     return store, await store.secret(secrets.token_bytes(32))
 
 
-async def _one(dsn: str, key: IdentityKey, scan: bool, json: bool) -> int:
+async def _one(dsn: str, asked: IdentityKey, people: People, scan: bool, json: bool) -> int:
+    key = normal(asked, people.namespaces)
     store, secret = await _opened(dsn)
     try:
         now = datetime.now(UTC)
         await audit.append(store.pool, "command", "erase", now, stored.hash_of(secret, key))
-        erased = await rights.erase(store.pool, key, secret, now)
+        erased = await rights.erase(store.pool, key, secret, now, people.namespaces, people.files)
         if erased is None:
             fail("nobody by that identity", 1)
             raise AssertionError
@@ -134,13 +147,15 @@ async def _ledger(dsn: str) -> int:
     return 0
 
 
-async def _replay(dsn: str, entries: list[Entry], json: bool) -> int:
+async def _replay(dsn: str, entries: list[Entry], people: People, json: bool) -> int:
     store, secret = await _opened(dsn)
     erased = 0
     try:
         book = {bytes.fromhex(entry.hash): entry.erased_at for entry in entries}
         for key in await stored.come_back(store.pool, secret, book):
-            erased += await rights.erase(store.pool, key, secret, datetime.now(UTC)) is not None
+            now = datetime.now(UTC)
+            found = await rights.erase(store.pool, key, secret, now, people.namespaces, people.files)
+            erased += found is not None
         await stored.keep(store.pool, list(book.items()))
     finally:
         await store.close()

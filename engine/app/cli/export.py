@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,8 +20,10 @@ from engine.adapters.postgres.store import StoreError, connect
 from engine.app import rights
 from engine.app.cli.database import DATABASE_FAULTS, database
 from engine.app.cli.environment import fail, read_settings, write_file
-from engine.app.cli.people import named
+from engine.app.cli.people import namespaces
 from engine.app.export_page import page
+from engine.domain.offers.rules import Namespace
+from engine.domain.people.identity import normal
 from engine.domain.people.profiles import IdentityKey
 
 
@@ -44,7 +47,7 @@ def export(
     settings = read_settings()
     with database(settings) as dsn:
         try:
-            found = asyncio.run(_export(dsn, named(settings, dsn, namespace, value)))
+            found = asyncio.run(_export(dsn, (namespace, value), namespaces(settings, dsn)))
         except (*DATABASE_FAULTS, StoreError) as fault:
             fail(f"the database: {fault}", 1)
             raise
@@ -59,13 +62,14 @@ def export(
     return 0
 
 
-async def _export(dsn: str, key: IdentityKey) -> rights.Exported | None:
+async def _export(dsn: str, asked: IdentityKey, kinds: Sequence[Namespace]) -> rights.Exported | None:
+    key = normal(asked, kinds)
     await migrate(dsn)
     store = await connect(dsn)
     try:
         secret = await store.secret(secrets.token_bytes(32))
         now = datetime.now(UTC)
         await audit.append(store.pool, "command", "export", now, hash_of(secret, key))
-        return await rights.export(store.pool, key, now)
+        return await rights.export(store.pool, key, now, kinds)
     finally:
         await store.close()

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
-from typing import Annotated, BinaryIO, Literal
+from typing import Annotated
 
 import msgspec
 from cyclopts import Parameter
@@ -22,8 +23,9 @@ from engine.app.cli.environment import errors, fail, read_settings
 from engine.app.cli.import_geofences import bring_geofences
 from engine.app.cli.workspace import workspace
 from engine.app.import_lane import own_lane
-from engine.app.importing import Import, Rejected
+from engine.app.importing import Import
 from engine.app.importing_files import Prepared, prepare
+from engine.app.rejected_rows import RejectedRows
 from engine.app.replies import Interrupted
 from engine.app.ruling import Ruling
 from engine.domain.offers.rules import Workspace
@@ -70,10 +72,7 @@ def import_(
         ruling = workspace(settings, dsn)
         prepared = _prepared(known, file, mapping, ruling.rules.workspace)
         try:
-            code = asyncio.run(_run(dsn, ruling, prepared, beside, json))
-            if beside.exists() and not beside.stat().st_size:
-                beside.unlink()
-            return code
+            return asyncio.run(_run(dsn, ruling, prepared, beside, json))
         except Interrupted:
             fail("the database went away; run the same command again to go on", 1)
         except (*DATABASE_FAULTS, StoreError) as fault:
@@ -108,7 +107,7 @@ async def _run(dsn: str, ruling: Ruling, prepared: Prepared, beside: Path, json:
             return 0
         began, before = time.monotonic(), done.rows
         with (
-            _opened(beside, "ab" if before else "wb") as refused,
+            closing(_opened(beside, before)) as reject,
             Progress(
                 TextColumn("{task.description}"),
                 BarColumn(),
@@ -120,15 +119,13 @@ async def _run(dsn: str, ruling: Ruling, prepared: Prepared, beside: Path, json:
         ):
             task = bar.add_task(prepared.file.name, total=prepared.total, completed=before)
 
-            def reject(row: Rejected) -> None:
-                refused.write(_json(row) + b"\n")
-
             work = Import(
                 pool,
                 own.lane,
                 ruling.rules.workspace,
                 prepared.identifier,
                 reject=reject,
+                flush=reject.flush,
                 watch=lambda progress: bar.update(task, completed=progress.rows),
             )
             with prepared.file.open("rb") as opened:
@@ -139,9 +136,9 @@ async def _run(dsn: str, ruling: Ruling, prepared: Prepared, beside: Path, json:
     return 0 if not done.rejected else 1
 
 
-def _opened(beside: Path, mode: Literal["ab", "wb"]) -> BinaryIO:
+def _opened(beside: Path, rows: int) -> RejectedRows:
     try:
-        return beside.open(mode)
+        return RejectedRows(beside, rows)
     except OSError as fault:
         fail(f"{beside}: {fault.strerror}", 2)
         raise

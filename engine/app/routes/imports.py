@@ -15,8 +15,8 @@ from litestar.params import FromPath, QueryParameter
 from engine.adapters.postgres.store import StoreError
 from engine.app.admin_access import admin_only
 from engine.app.engine import Engine
-from engine.app.importing import Rejected
-from engine.app.importing_files import bring_in, prepare_open
+from engine.app.importing_files import begin, bring_in, prepare_open
+from engine.app.rejected_rows import Rejected
 from engine.app.replies import Interrupted
 from engine.formats.import_mapping import KINDS, kind_of
 from engine.formats.import_rows import Format, Unreadable
@@ -81,7 +81,8 @@ async def bring(
         )
         if prepared is None:
             raise ClientException("; ".join(f"{p.line}:{p.column}: {p.message}" for p in problems))
-        done = await bring_in(engine, prepared, io.BytesIO(body), reject)
+        done = await begin(engine, prepared)
+        await bring_in(engine, prepared, io.BytesIO(body), done, reject)
     except Unreadable as fault:
         raise ClientException(str(fault)) from fault
     except (Interrupted, StoreError) as fault:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
+import structlog
 from litestar import MediaType, Response, delete, get, post
 from litestar.datastructures import State
 from litestar.exceptions import NotFoundException
@@ -16,10 +18,12 @@ from engine.adapters.postgres.rights import Receipt
 from engine.app import profile_reading, rights
 from engine.app.engine import Engine
 from engine.app.export_page import page
+from engine.app.import_files import FOLDER
 from engine.app.routes.admin import Lookup
 from engine.domain.people import identity
 from engine.domain.people.profiles import IdentityKey, Profile
 
+log = structlog.get_logger()
 _json = msgspec.json.Encoder().encode
 
 
@@ -126,18 +130,26 @@ async def _view(engine: Engine, data: Lookup) -> profile_reading.ProfileView:
 
 async def _erase(engine: Engine, namespace: str, value: str) -> ReceiptId:
     key = _key(engine, namespace, value)
-    erased = await stored.erase(engine.store.pool, key, engine.secret, engine.clock())
+    namespaces = engine.ruling.rules.workspace.namespaces
+    erased = await stored.erase(engine.store.pool, key, engine.secret, engine.clock(), namespaces)
     if erased is None:
         raise NotFoundException("no profile by that identity")
     receipt, person = erased
     for profile_id in person.ids:
         engine.cache.evict(profile_id)
     engine.vacuums.ask(table for table, rows in receipt.deleted.items() if rows)
+    files = Path(engine.settings.data) / FOLDER
+    try:
+        await rights.without_files(engine.store.pool, receipt, person, engine.secret, files)
+    except OSError as fault:  # tried again within the hour
+        log.warning("import_files_not_cleaned", fault=type(fault).__name__)
     return ReceiptId(receipt.id)
 
 
 async def _export(engine: Engine, namespace: str, value: str, form: str) -> Response[bytes]:
-    found = await rights.export(engine.store.pool, _key(engine, namespace, value), engine.clock())
+    namespaces = engine.ruling.rules.workspace.namespaces
+    key = _key(engine, namespace, value)
+    found = await rights.export(engine.store.pool, key, engine.clock(), namespaces)
     if found is None:
         raise NotFoundException("no profile by that identity")
     if form == "html":
