@@ -21,6 +21,7 @@ from engine.domain.people.events import Device, Event, Kind, Location, Sender
 from engine.domain.people.identity import keys_of
 from engine.domain.people.profiles import IdentityKey
 from engine.formats.segment_body import Item
+from engine.formats.segment_consent import take_consent_ids, take_consent_traits, take_preferences
 from engine.formats.segment_location import POSITION_FIELDS, read_location
 from engine.formats.segment_time import event_time, parse_time
 from engine.formats.segment_verdicts import (
@@ -43,8 +44,6 @@ TOKEN_CHARACTERS_MAX = 4_096
 PERMISSIONS = ("push", "location", "precise")
 LOCATION_UPDATED = "Location Updated"
 
-_CONSENT_PREFIX = "consent."
-_CONSENT_WORDS = {"granted": True, "denied": False, "true": True, "false": False}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _TRACK, _MERGE, _GROUP, _ALIAS = Kind.TRACK, Kind.MERGE, Kind.GROUP, Kind.ALIAS
 _NAMED, _UNNAMED = Sender.CLIENT, Sender.GENERATED
@@ -125,10 +124,12 @@ def read_event(item: Item, kind: Kind, receipt: Receipt) -> Event | Refusal:
     device = _device(context, user_id, anonymous_id)
     if isinstance(device, Refusal):
         return device
-    consent = _category_preferences(context)
+    consent = take_preferences(context)
+    if "consentManagement" in context:
+        take_consent_ids(context, consent)
     traits = _traits(kind, item.traits, properties, context)
     if traits:
-        _take_consent_traits(traits, consent)
+        take_consent_traits(traits, consent)
     context.pop("ip", None)
     if receipt.gpc:
         context["gpc"] = True
@@ -369,38 +370,3 @@ def _traits(kind: Kind, own: Any, properties: dict[str, Any], context: dict[str,
     if type(own) is dict:
         (properties if kind is _GROUP else traits).update(own)
     return traits
-
-
-def _category_preferences(context: dict[str, Any]) -> dict[str, bool]:
-    """`context.consent.categoryPreferences` by name; what is neither yes nor no is left out."""
-    consent = context.get("consent")
-    if type(consent) is not dict:
-        return {}
-    preferences = consent.get("categoryPreferences")
-    if type(preferences) is not dict:
-        return {}
-    del consent["categoryPreferences"]
-    if not consent:
-        del context["consent"]
-    return _statements(preferences)
-
-
-def _take_consent_traits(traits: dict[str, Any], consent: dict[str, bool]) -> None:
-    """Move `consent: {name: …}` and `consent.name: …` from `traits` over to `consent`."""
-    nested = traits.get("consent")
-    if type(nested) is dict:
-        del traits["consent"]
-        consent.update(_statements(nested))
-    flat = [key for key in traits if key.startswith(_CONSENT_PREFIX)]
-    consent.update(_statements({key.removeprefix(_CONSENT_PREFIX): traits.pop(key) for key in flat}))
-
-
-def _statements(preferences: dict[str, Any]) -> dict[str, bool]:
-    stated = {name: _granted(value) for name, value in preferences.items()}
-    return {name: value for name, value in stated.items() if value is not None}
-
-
-def _granted(value: Any) -> bool | None:
-    if type(value) is bool:
-        return value
-    return _CONSENT_WORDS.get(value.lower()) if type(value) is str else None
