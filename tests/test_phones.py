@@ -19,14 +19,16 @@ from engine.domain.phones import (
     BATCH_SECONDS,
     IOS_CHANGE_EVERY,
     App,
+    Ask,
     Os,
     Phone,
     Report,
     caught_share,
-    regions,
     reports,
 )
+from engine.domain.places.earth import meters_between
 from engine.domain.places.fence_index import build
+from engine.domain.places.watching import DEFAULT_LIMITS, Moving, Stake, Watch, watch
 from engine.formats.gpx import read_gpx
 from engine.formats.scenario import read_scenarios
 from engine.formats.workspace import load
@@ -40,12 +42,25 @@ TRACK = [
     for f in bus_fixes()
 ]
 STOPS = stops(40.0)
-PLACES = regions(build(STOPS), [stop.id for stop in STOPS])
+INDEX = build(STOPS)
+EVERY = Stake(on_enter=True, on_exit=True, on_dwell=False)
+
+
+def told_to(os: Os, asked: list[Location] | None = None, limit: int | None = None) -> Ask:
+    """The engine, as a phone asks it; where from is added to `asked`."""
+
+    def ask(fix: Location) -> Watch:
+        if asked is not None:
+            asked.append(fix)
+        moving = Moving(fix.latitude, fix.longitude, fix.accuracy)
+        return watch(INDEX, moving, lambda _: EVERY, limit or DEFAULT_LIMITS[os])
+
+    return ask
 
 
 def delivered(os: Os, app: App, seed: int = 0) -> list[Report]:
-    found = reports(TRACK, PLACES, Phone(os, app), seed)
-    assert found == reports(TRACK, PLACES, Phone(os, app), seed)
+    found = reports(TRACK, told_to(os), Phone(os, app), seed)
+    assert found == reports(TRACK, told_to(os), Phone(os, app), seed)
     assert [r.sent_at for r in found] == sorted(r.sent_at for r in found)
     assert all(r.at <= r.sent_at for r in found)
     return found
@@ -88,9 +103,45 @@ def test_android_in_the_background() -> None:
         assert all(first is not second for first, second in pairwise(kinds))
 
 
-def test_what_is_watched_is_never_small() -> None:
-    assert len(PLACES) == 36
-    assert {place.radius_meters for place in PLACES} == {100.0}
+@pytest.mark.parametrize("os", ["ios", "android"])
+def test_it_tells_only_of_regions_that_it_was_told_to_watch(os: Os) -> None:
+    """With two slots it says nothing of places that were not in the list then."""
+    asked: list[Location] = []
+    lists: list[frozenset[str]] = []
+
+    def ask(fix: Location) -> Watch:
+        answer = told_to(os, asked, 2)(fix)
+        lists.append(frozenset(region.id for region in answer.regions))
+        return answer
+
+    found = reports(TRACK, ask, Phone(os, "background"))
+    assert len(asked) > 3
+    for report in found:
+        if report.region is not None:
+            known = [names for fix, names in zip(asked, lists, strict=True) if fix.at <= report.at]  # type: ignore[operator]
+            assert any(report.region in names for names in known)
+
+
+def test_it_asks_again_when_it_enters_one_leaves_its_circle_or_is_late() -> None:
+    asked: list[tuple[Location, Watch]] = []
+
+    def ask(fix: Location) -> Watch:
+        asked.append((fix, told_to("android", limit=5)(fix)))
+        return asked[-1][1]
+
+    found = reports(TRACK, ask, Phone("android", "background"))
+    entered = {report.at for report in found if report.entered}
+    assert len(asked) > 3
+    for (fix, answer), (again, _) in pairwise(asked):
+        away = meters_between(fix.latitude, fix.longitude, again.latitude, again.longitude)
+        assert fix.at is not None
+        assert again.at is not None
+        late = again.at - fix.at >= timedelta(seconds=answer.refresh_after)
+        assert again.at in entered or late or away > answer.refresh_radius
+
+
+def test_who_allowed_nothing_watches_nothing() -> None:
+    assert decided("phone: {os: ios, app: background}", "location: denied") == []
 
 
 def test_the_share_of_approaches_that_are_told() -> None:
@@ -119,7 +170,7 @@ tests:
 """
 
 
-def decided(phone: str) -> list[str | None]:
+def decided(phone: str, permissions: str = "") -> list[str | None]:
     rules = load(
         {
             "workspace.yaml": b"consent: {purposes: {service: {basis: contract}}}",
@@ -127,7 +178,10 @@ def decided(phone: str) -> list[str | None]:
         }
     ).rule_set
     assert rules is not None
-    data = STORY.format(name="a ride", phone=phone).encode()
+    story = (
+        STORY.replace("token: t", f"token: t, permissions: {{{{{permissions}}}}}") if permissions else STORY
+    )
+    data = story.format(name="a ride", phone=phone).encode()
     found, problems = read_scenarios("t.yaml", data, rules)
     assert problems == ()
     (scenario,) = found

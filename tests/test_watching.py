@@ -17,7 +17,7 @@ from engine.domain.places.earth import meters_between
 from engine.domain.places.fence_index import Fence, FenceIndex, build
 from engine.domain.places.shapes import Circle, Line
 from engine.domain.places.trips import Trip
-from engine.domain.places.watching import Moving, Stake, watch
+from engine.domain.places.watching import Moving, Stake, Watch, watch
 from engine.domain.stakes import Stakes
 from loadtest.regions import simulate
 from tests import served
@@ -87,7 +87,7 @@ def test_more_places_close_by_than_fit_are_told_as_crowded() -> None:
 
 
 def test_an_approach_widens_its_circle_by_the_way_and_the_delay() -> None:
-    index = town((2_000.0, 0.0))
+    index = town((9_000.0, 0.0))
     ahead = Stake(True, False, False, 1.0, lead_seconds=90.0)
 
     def radius(speed: float | None, delay: float) -> float:
@@ -97,6 +97,21 @@ def test_an_approach_widens_its_circle_by_the_way_and_the_delay() -> None:
     assert radius(None, 120.0) == pytest.approx(50 + 210 * 1.5)
     assert radius(9.0, 180.0) == pytest.approx(50 + 270 * 14)
     assert radius(30.0, 180.0) == pytest.approx(50 + 270 * 30)
+
+
+def test_within_a_widened_circle_the_place_itself_is_watched() -> None:
+    """Whoever is in there already would not be told of the place by it; so the phone asks again on the
+    way, before it can be there."""
+    index = town((2_000.0, 0.0))
+    ahead = Stake(True, False, False, 1.0, lead_seconds=90.0)
+
+    def asked(north: float) -> Watch:
+        return watch(index, Moving(*at(north, 0), 10.0, 1.4), lambda _: ahead, 19)
+
+    outside, within = asked(1_000), asked(1_700)
+    assert outside.regions[0].radius > 400
+    assert within.regions[0].radius == 100
+    assert outside.refresh_radius < 950 < within.refresh_radius
 
 
 def test_a_long_place_is_covered_whole() -> None:

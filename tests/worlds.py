@@ -193,7 +193,10 @@ def _cast(story: Story, number: int, world: World, rules: RuleSet) -> Person:
     if _sky(scenario) and world.sky:
         renamed = msgspec.structs.replace(renamed, weather={})
     begins = begins_at(scenario, story.fixes)
-    told = tuple(calls(renamed, story.fixes, rules))
+    if renamed.phone is None:
+        told = tuple(calls(renamed, story.fixes))
+    else:  # what it watches hangs on what it was told before
+        told = play(renamed, story.fixes, Ruling(rules, {})).calls
     ends = begins + scenario.until if scenario.until is not None else told[-1].sent_at if told else begins
     ids = dict.fromkeys(
         (space, str(item[word]))

@@ -3,32 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import msgspec
 
+from engine.app.profile_reading import propensities
 from engine.app.rehearsal import SECRET, Rehearsal, Told
 from engine.app.ruling import Predictor, Ruling
 from engine.domain.offers.rules import RuleSet
 from engine.domain.people import identity, tallies
 from engine.domain.people.events import Event
-from engine.domain.people.profiles import Identity, new_profile
+from engine.domain.people.profiles import Identity, Profile, new_profile
+from engine.domain.phones import Ask, asking
 from engine.formats.gpx import TrackFix
 from engine.formats.problems import Problem
 from engine.formats.scenario import Scenario
 from engine.formats.scenario_calls import Call, begins_at, calls, introduction
 from engine.formats.segment import read
 
+_LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 _RETENTION = timedelta(days=3660)
 """A story may be about any time."""
 
 
 class Played(msgspec.Struct, frozen=True, kw_only=True):
-    """All that became of a scenario's events and of what they set going, in order; `problems` are
-    events that no engine would have taken."""
+    """All that became of a scenario's events and of what they set going, in order. `calls` are the
+    requests; `problems` are events that no engine would have taken."""
 
     began_at: datetime
     told: tuple[Told, ...]
+    calls: tuple[Call, ...] = ()
     problems: tuple[Problem, ...] = ()
 
 
@@ -49,15 +53,31 @@ def play(scenario: Scenario, fixes: Sequence[TrackFix], ruling: Ruling) -> Playe
     problems: list[Problem] = []
     told: list[Told] = []
     _introduce(rehearsal, _events(introduction(scenario, start), scenario, ruling.rules, problems), scenario)
-    last = start
-    for call in calls(scenario, fixes, ruling.rules):
+    made: list[Call] = []
+    for call in calls(scenario, fixes, _asking(rehearsal, scenario)):
         told += rehearsal.advance(call.sent_at)
         told += rehearsal.tell(_events(call, scenario, ruling.rules, problems), call.sent_at)
-        last = call.sent_at
+        made.append(call)
+    last = made[-1].sent_at if made else start
     if scenario.until is not None:
         last = start + scenario.until
     told += rehearsal.advance(last)
-    return Played(began_at=start, told=tuple(told), problems=tuple(problems))
+    return Played(began_at=start, told=tuple(told), calls=tuple(made), problems=tuple(problems))
+
+
+def _asking(rehearsal: Rehearsal, scenario: Scenario) -> Ask | None:
+    """The engine as the scenario's phone asks it which regions to watch, about the person as they are."""
+    if scenario.phone is None:
+        return None
+    person = scenario.profile
+    key = ("user_id", person.user_id) if person.user_id is not None else ("anonymous_id", person.anonymous_id)
+
+    def who() -> Profile:
+        found = rehearsal.owner((key[0], key[1] or ""))
+        return found if found is not None else new_profile((key[0], key[1] or ""), SECRET, _LONG_AGO)
+
+    ruling = rehearsal.ruling
+    return asking(ruling.rules, scenario.phone.os, who, lambda one, now: propensities(one, ruling, now))
 
 
 def _events(call: Call, scenario: Scenario, rules: RuleSet, problems: list[Problem]) -> list[Event]:

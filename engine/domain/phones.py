@@ -18,27 +18,33 @@ SDK sends in batches. The figures are those that the makers document:
   (https://segment.com/docs/connections/sources/catalog/libraries/mobile/apple/); an app that was woken
   has some ten seconds, so that what it wanted to say sometimes waits for the next time.
 
-One app keeps a slot for itself: 19 and 99 are watched.
+The app keeps one slot for a circle around the phone: 19 and 99 are places, those that the engine
+tells it to watch for this very person (`POST /v1/geofences`). Woken because it entered one, outside of
+that circle, or after the time that it was told, it asks again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import blake2b
+from heapq import heappop, heappush
 from typing import Final, Literal
 
 import msgspec
 
+from engine.domain.monitoring import Said, monitored
 from engine.domain.offers.rules import RuleSet
 from engine.domain.people.events import Location
+from engine.domain.people.profiles import Profile
 from engine.domain.places.earth import meters_between
-from engine.domain.places.fence_index import FenceIndex
+from engine.domain.places.watching import DEFAULT_LIMITS, DELAY_SECONDS, Moving, Region, Watch
 
 Os = Literal["ios", "android"]
 App = Literal["foreground", "background"]
 
-WATCHED: Final = {"ios": 19, "android": 99}
+_OWN: Final = ""
+"""The name of the circle around the phone itself: leaving it, it asks again."""
 SMALLEST_REGION_METERS: Final = 100.0
 IOS_STAYS: Final = timedelta(seconds=20)
 IOS_TELLS: Final = (60.0, 300.0)
@@ -59,13 +65,8 @@ class Phone(msgspec.Struct, frozen=True):
     app: App
 
 
-class Region(msgspec.Struct, frozen=True):
-    """A circle that the phone watches in the place of a geofence."""
-
-    fence: str
-    latitude: float
-    longitude: float
-    radius_meters: float
+Ask = Callable[[Location], Watch]
+"""What the engine answers a phone that asks from there which regions to watch, and until when."""
 
 
 class Report(msgspec.Struct, frozen=True):
@@ -81,30 +82,46 @@ class Report(msgspec.Struct, frozen=True):
         return f"Report(region={self.region!r})"
 
 
-def regions(index: FenceIndex, fences: Iterable[str]) -> tuple[Region, ...]:
-    """Circles around the geofences, as small as phones watch them."""
-    found = []
-    for fence in sorted(fences):
-        if fence in index:
-            edge = index.outlines[fence]
-            radius = max(SMALLEST_REGION_METERS, edge.reach_meters)
-            found.append(Region(fence, edge.latitude, edge.longitude, radius))
-    return tuple(found)
+def asking(
+    rules: RuleSet,
+    os: Os,
+    who: Callable[[], Profile],
+    scores: Callable[[Profile, datetime], Mapping[str, float | None]],
+) -> Ask:
+    """The engine as a phone asks it: about that person as they are by then, whose models say `scores`."""
+
+    def ask(fix: Location) -> Watch:
+        profile, now = who(), _time(fix)
+        address = next((one for one in profile.devices.values() if one.type == os), None)
+        moving = Moving(fix.latitude, fix.longitude, fix.accuracy, fix.speed, DELAY_SECONDS[os])
+        limit = DEFAULT_LIMITS[os]
+        return monitored(rules, profile, address, moving, Said(), limit, now, scores(profile, now))[0]
+
+    return ask
 
 
-def watched_fences(rules: RuleSet) -> frozenset[str]:
-    """The geofences that a phone of this workspace is told to watch: those that rules name."""
-    return frozenset(fence for rule in rules.rules.values() for fence in rule.when.fences)
-
-
-def reports(track: Sequence[Location], places: Sequence[Region], phone: Phone, seed: int = 0) -> list[Report]:
+def reports(track: Sequence[Location], ask: Ask, phone: Phone, seed: int = 0) -> list[Report]:
     """What the phone delivers of a track, whose fixes have their times, in order of sending. The
-    same track, places, phone and seed give the same."""
+    same track, answers, phone and seed give the same."""
+    found = [report for _, several in delivered(track, ask, phone, seed) for report in several]
+    return sorted(found, key=lambda report: report.sent_at)
+
+
+def delivered(
+    track: Sequence[Location], ask: Ask, phone: Phone, seed: int = 0
+) -> Iterator[tuple[datetime, list[Report]]]:
+    """Fix by fix, so that what the engine is asked may hang on what it was told before: what is sent
+    from then on, at the latest known then. Nothing is asked before its fix is asked for."""
     if phone.app == "foreground":
         own = [_as_seen(fix, phone) for fix in track]
-        return list(_batched([Report(_time(fix), _time(fix), fix) for fix in own]))
-    heard = _ios(track, places, phone, seed) if phone.os == "ios" else _android(track, places, phone)
-    return _woken(sorted(heard, key=lambda report: report.at), seed)
+        sent = list(_batched([Report(_time(fix), _time(fix), fix) for fix in own]))
+        yield _time(track[0]), sent
+        return
+    background = _Background(ask, phone, seed)
+    for fix in track:
+        yield _time(fix), background.follow(fix)
+    if track:
+        yield _time(track[-1]), background.rest(track[-1])
 
 
 def _time(fix: Location) -> datetime:
@@ -146,82 +163,130 @@ def _between(least: float, most: float, *names: object) -> float:
     return least + (most - least) * int.from_bytes(digest, "big") / 2**64
 
 
-def _nearest(places: Sequence[Region], fix: Location, most: int) -> list[Region]:
-    return sorted(places, key=lambda p: meters_between(fix.latitude, fix.longitude, p.latitude, p.longitude))[
-        :most
-    ]
+class _Background:
+    """A phone with the app in the background: the regions that it was told to watch, on which side of
+    each it is, and what it has not yet said."""
+
+    def __init__(self, ask: Ask, phone: Phone, seed: int) -> None:
+        self._ask = ask
+        self._phone = phone
+        self._seed = seed
+        self._watched: tuple[Region, ...] = ()
+        self._inside: dict[str, bool] = {}
+        self._since: dict[str, datetime] = {}
+        self._asked: Location | None = None
+        self._until: datetime | None = None
+        self._waiting: list[tuple[datetime, str, bool]] = []
+        """A heap of what iOS will tell: when, of which region, and whether it was entered."""
+        self._told_at: dict[str, datetime] = {}
+        self._woken: Location | None = None
+        self._looked: datetime | None = None
+        self._unsent: list[Report] = []
+
+    def follow(self, fix: Location) -> list[Report]:
+        """What is sent at this fix."""
+        return self._ios(fix) if self._phone.os == "ios" else self._android(fix)
+
+    def rest(self, last: Location) -> list[Report]:
+        """What is still to be told when the track has ended."""
+        sent: list[Report] = []
+        while self._waiting:
+            at, region, entered = heappop(self._waiting)
+            sent += self._said(at, last, region, entered)
+        if self._unsent:  # when the app is opened again
+            sent += _sent(self._unsent, self._unsent[-1].at + timedelta(hours=2))
+            self._unsent = []
+        return sent
+
+    def _ios(self, fix: Location) -> list[Report]:
+        """Significant changes, and what becomes of the regions."""
+        at = _time(fix)
+        sent: list[Report] = []
+        while self._waiting and self._waiting[0][0] <= at:
+            told_at, region, entered = heappop(self._waiting)
+            sent += self._said(told_at, fix, region, entered)
+            self._ask_again(fix, is_told=entered)
+        woken = self._woken
+        if woken is None or (
+            at - _time(woken) >= IOS_CHANGE_EVERY and _between_fixes(fix, woken) >= IOS_CHANGE_METERS
+        ):
+            self._woken = fix
+            sent += self._said(at, fix)
+            self._ask_again(fix)
+        for place in self._watched:
+            if _is_in(fix, place) is self._inside[place.id]:
+                self._since.pop(place.id, None)
+                continue
+            if at - self._since.setdefault(place.id, at) >= IOS_STAYS:
+                self._inside[place.id] = entered = not self._inside[place.id]
+                del self._since[place.id]
+                told = at + timedelta(seconds=_between(*IOS_TELLS, self._seed, place.id, at))
+                told = self._told_at[place.id] = max(told, self._told_at.get(place.id, told))
+                if place.on_enter if entered else place.on_exit:
+                    heappush(self._waiting, (told, place.id, entered))
+        return sent
+
+    def _android(self, fix: Location) -> list[Report]:
+        """A look every two minutes at the regions, and a fix four times an hour."""
+        at = _time(fix)
+        sent: list[Report] = []
+        if self._woken is None or at - _time(self._woken) >= ANDROID_FIX_EVERY:
+            self._woken = fix
+            sent += self._said(at, fix)
+            self._ask_again(fix)
+        if self._looked is not None and at - self._looked < ANDROID_LOOKS_EVERY:
+            return sent
+        self._looked = at
+        is_told = False
+        for place in self._watched:
+            inside = _is_in(fix, place)
+            if self._inside[place.id] is not inside:
+                self._inside[place.id] = inside
+                is_told = is_told or inside or place.id == _OWN
+                if place.on_enter if inside else place.on_exit:
+                    sent += self._said(at, fix, place.id, inside)
+        if is_told:
+            self._ask_again(fix, is_told=True)
+        return sent
+
+    def _said(
+        self, at: datetime, fix: Location, region: str | None = None, entered: bool = False
+    ) -> list[Report]:
+        """What the woken app says, where it is sent: with all that was not before, or with the next."""
+        if region == _OWN:
+            return []
+        location = msgspec.structs.replace(_as_seen(fix, self._phone), at=at)
+        self._unsent.append(Report(at, at, location, region, entered))
+        if _between(0.0, 1.0, self._seed, region, at) < WAITS_SHARE:
+            return []
+        sent, self._unsent = self._unsent, []
+        return list(_sent(sent, at + timedelta(seconds=2)))
+
+    def _ask_again(self, fix: Location, *, is_told: bool = False) -> None:
+        """Asks for the regions anew, where it `is_told` that one was entered or has to by now, and watches
+        them: as it is on this side of each."""
+        asked, until, at = self._asked, self._until, _time(fix)
+        if asked is not None and until is not None and at < until and not is_told:
+            own = next((place for place in self._watched if place.id == _OWN), None)
+            if own is not None and _is_in(fix, own):
+                return
+        answer = self._ask(_as_seen(fix, self._phone))
+        self._asked, self._until = fix, at + timedelta(seconds=answer.refresh_after)
+        around = max(SMALLEST_REGION_METERS, answer.refresh_radius)
+        own = Region(_OWN, fix.latitude, fix.longitude, around, False, True, False)
+        self._watched = (*answer.regions, own)
+        kept = {place.id: self._inside[place.id] for place in answer.regions if place.id in self._inside}
+        self._inside = {place.id: kept.get(place.id, _is_in(fix, place)) for place in self._watched}
+        self._since = {name: since for name, since in self._since.items() if name in kept}
+
+
+def _between_fixes(one: Location, other: Location) -> float:
+    return meters_between(one.latitude, one.longitude, other.latitude, other.longitude)
 
 
 def _is_in(fix: Location, place: Region) -> bool:
     away = meters_between(fix.latitude, fix.longitude, place.latitude, place.longitude)
-    return away <= place.radius_meters
-
-
-def _ios(track: Sequence[Location], places: Sequence[Region], phone: Phone, seed: int) -> Iterator[Report]:
-    """Significant changes, each of which chooses the regions anew; and what becomes of those."""
-    inside: dict[str, bool] = {}
-    since: dict[str, datetime] = {}
-    last_told: dict[str, datetime] = {}
-    woken: Location | None = None
-    watched: list[Region] = []
-    for number, fix in enumerate(track):
-        at = _time(fix)
-        if woken is None or (
-            at - _time(woken) >= IOS_CHANGE_EVERY
-            and meters_between(fix.latitude, fix.longitude, woken.latitude, woken.longitude)
-            >= IOS_CHANGE_METERS
-        ):
-            woken = fix
-            watched = _nearest(places, fix, WATCHED["ios"])
-            for place in watched:
-                inside.setdefault(place.fence, _is_in(fix, place))
-            yield Report(at, at, _as_seen(fix, phone))
-        for place in watched:
-            if _is_in(fix, place) is inside[place.fence]:
-                since.pop(place.fence, None)
-                continue
-            if at - since.setdefault(place.fence, at) >= IOS_STAYS:
-                inside[place.fence] = not inside[place.fence]
-                del since[place.fence]
-                told = at + timedelta(seconds=_between(*IOS_TELLS, seed, place.fence, at))
-                told = last_told[place.fence] = max(told, last_told.get(place.fence, told))
-                where = next((f for f in track[number:] if _time(f) >= told), track[-1])
-                own = msgspec.structs.replace(_as_seen(where, phone), at=told)
-                yield Report(told, told, own, place.fence, inside[place.fence])
-
-
-def _android(track: Sequence[Location], places: Sequence[Region], phone: Phone) -> Iterator[Report]:
-    """A look every two minutes at the regions, and a fix four times an hour."""
-    inside: dict[str, bool] = {}
-    looked: datetime | None = None
-    told: datetime | None = None
-    for fix in track:
-        at = _time(fix)
-        if told is None or at - told >= ANDROID_FIX_EVERY:
-            told = at
-            yield Report(at, at, _as_seen(fix, phone))
-        if looked is not None and at - looked < ANDROID_LOOKS_EVERY:
-            continue
-        first, looked = looked is None, at
-        for place in _nearest(places, fix, WATCHED["android"]):
-            now = _is_in(fix, place)
-            if inside.setdefault(place.fence, now if first else False) is not now:
-                inside[place.fence] = now
-                yield Report(at, at, _as_seen(fix, phone), place.fence, now)
-
-
-def _woken(events: Sequence[Report], seed: int) -> list[Report]:
-    """Sent right after an app was woken; what was not comes along the next time."""
-    sent: list[Report] = []
-    late: list[Report] = []
-    for event in events:
-        late.append(event)
-        if _between(0.0, 1.0, seed, event.region, event.at) >= WAITS_SHARE:
-            sent += _sent(late, event.at + timedelta(seconds=2))
-            late = []
-    if late:
-        sent += _sent(late, late[-1].at + timedelta(hours=2))  # when the app is opened again
-    return sent
+    return away <= place.radius
 
 
 def caught_share(ahead: timedelta, os: Os) -> float:

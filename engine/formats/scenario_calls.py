@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
-from itertools import groupby
+from heapq import heapify, heappop, heappush
+from itertools import count, groupby
 from typing import Any
 
 import msgspec
 
-from engine.domain.offers.rules import RuleSet
 from engine.domain.people.events import Location
-from engine.domain.phones import Phone, Report, regions, reports, watched_fences
+from engine.domain.phones import Ask, Phone, Report, delivered
 from engine.formats.gpx import TrackFix
 from engine.formats.scenario import Scenario
 
@@ -51,10 +51,10 @@ def introduction(scenario: Scenario, at: datetime) -> Call:
     return Call(at, "identify", _body(scenario, "identify", at, {"traits": traits}, from_server=False))
 
 
-def calls(scenario: Scenario, fixes: Sequence[TrackFix], rules: RuleSet | None = None) -> Iterator[Call]:
+def calls(scenario: Scenario, fixes: Sequence[TrackFix], ask: Ask | None = None) -> Iterator[Call]:
     """All that happens, in order of time. Message ids follow from the scenario, so that a second run
-    on the same database is recognised as a repetition. Of a scenario with a phone, `rules` say which
-    geofences it watches."""
+    on the same database is recognised as a repetition. In a scenario with a phone, that asks what to
+    watch; whoever tells the engine each call before taking the next is asked at the right moment."""
     start = begins_at(scenario, fixes)
     moments: list[tuple[datetime, int, Call]] = []
     for number, event in enumerate(scenario.events):
@@ -62,9 +62,9 @@ def calls(scenario: Scenario, fixes: Sequence[TrackFix], rules: RuleSet | None =
         body = _body(scenario, f"event-{number}", at, event.body, from_server=event.from_server)
         moments.append((at, 0, Call(at, event.call, body, event.from_server, event.line)))
     shift = start - fixes[0].time if fixes else None
-    if scenario.phone is not None and rules is not None and shift is not None:
-        moments += _delivered(scenario, scenario.phone, fixes, shift, rules)
-        fixes = ()
+    if scenario.phone is not None and ask is not None and shift is not None:
+        yield from _through_phone(scenario, scenario.phone, fixes, shift, ask, moments)
+        return
     for number, fix in enumerate(fixes):
         assert shift is not None
         at = fix.time + shift
@@ -75,20 +75,34 @@ def calls(scenario: Scenario, fixes: Sequence[TrackFix], rules: RuleSet | None =
         yield one
 
 
-def _delivered(
-    scenario: Scenario, phone: Phone, fixes: Sequence[TrackFix], shift: timedelta, rules: RuleSet
-) -> Iterator[tuple[datetime, int, Call]]:
-    """What such a phone sends of the track, as its SDK does: in batches."""
-    watched = regions(rules.index, watched_fences(rules))
-    sent = reports([location_of(fix, shift) for fix in fixes], watched, phone)
-    for at, batch in groupby(enumerate(sent), key=lambda numbered: numbered[1].sent_at):
-        events = [
-            {"type": "track", **_body(scenario, f"phone-{n}", report.at, reported(report), from_server=False)}
-            for n, report in batch
-        ]
-        for event in events:
-            event["sentAt"] = _stamp(at)
-        yield at, 1, Call(at, "batch", {"batch": events, "sentAt": _stamp(at)})
+def _through_phone(
+    scenario: Scenario,
+    phone: Phone,
+    fixes: Sequence[TrackFix],
+    shift: timedelta,
+    ask: Ask,
+    moments: list[tuple[datetime, int, Call]],
+) -> Iterator[Call]:
+    """What such a phone sends of the track, as its SDK does, among what else happens at its `moments`."""
+    track = [location_of(fix, shift) for fix in fixes]
+    waiting = [(at, 0, number, one) for number, (at, _, one) in enumerate(moments)]
+    heapify(waiting)
+    numbers = count()
+    steps = delivered(track, ask, phone)
+    for fix in [*track, None]:
+        while waiting and (fix is None or fix.at is None or waiting[0][0] < fix.at):
+            yield heappop(waiting)[3]
+        _, sent = next(steps, (None, []))
+        for at, batch in groupby(sent, key=lambda report: report.sent_at):
+            own = [_in_batch(scenario, next(numbers), report, at) for report in batch]
+            heappush(waiting, (at, 1, next(numbers), Call(at, "batch", {"batch": own, "sentAt": _stamp(at)})))
+    while waiting:
+        yield heappop(waiting)[3]
+
+
+def _in_batch(scenario: Scenario, number: int, report: Report, sent_at: datetime) -> dict[str, Any]:
+    body = _body(scenario, f"phone-{number}", report.at, reported(report), from_server=False)
+    return {"type": "track", **body, "sentAt": _stamp(sent_at)}
 
 
 def location_of(fix: TrackFix, shift: timedelta = timedelta(0)) -> Location:

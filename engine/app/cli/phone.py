@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +15,11 @@ from rich.table import Table
 
 from engine.app.cli.check import check_folders, print_problems
 from engine.app.cli.environment import errors, fail, read_settings
-from engine.domain.phones import App, Os, Phone, Report, regions, reports, watched_fences
+from engine.app.profile_reading import propensities
+from engine.domain.offers.rules import RuleSet
+from engine.domain.people.events import Location
+from engine.domain.people.profiles import Address, Consent, Profile, new_profile
+from engine.domain.phones import App, Os, Phone, Report, asking, reports
 from engine.formats.gpx import read_gpx
 from engine.formats.problems import render_all
 from engine.formats.scenario_calls import location_of, reported
@@ -32,8 +37,8 @@ def phone(
 ) -> int:
     """Turn a track into what such a phone would deliver of it: which fixes, which regions, and when.
 
-    The limits and delays are those that Apple, Google and Segment document. The phone watches the
-    geofences that the workspace's rules name.
+    The limits and delays are those that Apple, Google and Segment document. In the background the phone
+    watches the regions that the engine tells it to, for somebody new who allowed everything.
 
     Parameters
     ----------
@@ -55,7 +60,10 @@ def phone(
         fail(said, 1)
     rules = checked.ruling.rules
     fixes = [location_of(fix) for fix in read.fixes]
-    found = reports(fixes, regions(rules.index, watched_fences(rules)), Phone(os, app), seed)
+    walker = _walker(rules, user, os, fixes[0])
+    ruling = checked.ruling
+    ask = asking(rules, os, lambda: walker, lambda one, now: propensities(one, ruling, now))
+    found = reports(fixes, ask, Phone(os, app), seed)
     if json:
         for body in _bodies(found, user, os):
             sys.stdout.write(msgspec.json.encode(body).decode() + "\n")
@@ -69,6 +77,15 @@ def phone(
         soft_wrap=True,
     )
     return 0
+
+
+def _walker(rules: RuleSet, user: str, os: Os, first: Location) -> Profile:
+    """Somebody of whom no more is known than that they allow everything."""
+    at = first.at or datetime.now(UTC)
+    consent = {name: Consent(granted=True, at=at, source="") for name in rules.workspace.purposes}
+    devices = {"phone": Address(type=os, token="t", seen_at=at)}
+    fresh = new_profile(("user_id", user), b"", at)
+    return msgspec.structs.replace(fresh, consent=consent, devices=devices)
 
 
 def _bodies(found: list[Report], user: str, os: Os) -> list[dict[str, Any]]:

@@ -14,15 +14,12 @@ from engine.app import profile_reading
 from engine.app.engine import Engine
 from engine.app.keys import key_in
 from engine.app.responses import Refused
-from engine.domain.people.consent import location_precision
-from engine.domain.people.profiles import Address, Profile, new_profile
+from engine.domain.monitoring import Said, monitored
+from engine.domain.people.profiles import Profile, new_profile
 from engine.domain.places.shape_check import position_problem
-from engine.domain.places.watching import DEFAULT_LIMITS, DELAY_SECONDS, REFRESH_SECONDS, Moving, watch
-from engine.domain.stakes import Stakes
+from engine.domain.places.watching import DEFAULT_LIMITS, DELAY_SECONDS, Moving
 
 MOST_REGIONS: Final = 99
-COARSE_METERS: Final = 500.0
-"""A fix less exact than this comes from a phone that gives no precise positions away."""
 
 
 class Where(msgspec.Struct, frozen=True):
@@ -113,18 +110,23 @@ async def geofences(data: JSONBody[Asked], state: State, request: Request[Any, A
     profile = await _profile(engine, data)
     address = profile.devices.get(device.id) if device.id else None
     kind = device.type or (address.type if address is not None else None) or "ios"
-    reason = _no_regions(engine, data, profile, address)
     limit = min(data.limit or DEFAULT_LIMITS.get(kind, MOST_REGIONS), MOST_REGIONS)
-    if reason is not None:
-        return Watched([], 0.0, REFRESH_SECONDS[1], reason)
     ruling, now = engine.ruling, engine.clock()
-    stakes = Stakes(ruling.rules, profile, now, profile_reading.propensities(profile, ruling, now))
     accuracy = where.accuracy if where.accuracy is not None and where.accuracy >= 0 else 25.0
     speed = where.speed if where.speed is not None and where.speed >= 0 else None
     phone = Moving(
         where.latitude, where.longitude, accuracy, speed, DELAY_SECONDS.get(kind, max(DELAY_SECONDS.values()))
     )
-    found = watch(ruling.rules.index, phone, stakes.at, limit, stakes.awaited)
+    found, reason = monitored(
+        ruling.rules,
+        profile,
+        address,
+        phone,
+        Said(data.permissions.location, data.permissions.precise, where.accuracy),
+        limit,
+        now,
+        profile_reading.propensities(profile, ruling, now),
+    )
     return Watched(
         [
             RegionView(
@@ -140,6 +142,7 @@ async def geofences(data: JSONBody[Asked], state: State, request: Request[Any, A
         ],
         round(found.refresh_radius, 1),
         found.refresh_after,
+        reason,
     )
 
 
@@ -154,18 +157,3 @@ async def _profile(engine: Engine, asked: Asked) -> Profile:
         if found is not None:
             return found
     return new_profile(keys[0], b"", engine.clock())
-
-
-def _no_regions(engine: Engine, asked: Asked, profile: Profile, address: Address | None) -> str | None:
-    """Why the phone is to watch nothing: regions are exact positions, and need that permission."""
-    said = address.permissions if address is not None else {}
-    location = asked.permissions.location or said.get("location")
-    precise = asked.permissions.precise if asked.permissions.precise is not None else said.get("precise")
-    if location == "denied":
-        return "no_permission"
-    accuracy = asked.location.accuracy
-    if precise is False or (precise is None and accuracy is not None and accuracy > COARSE_METERS):
-        return "imprecise"
-    if location_precision(profile.consent, address, engine.ruling.rules.workspace) != "exact":
-        return "no_consent"
-    return None

@@ -117,6 +117,7 @@ class _Choice(msgspec.Struct, frozen=True):
     away: float
     counted: float
     is_awaited: bool
+    is_widened: bool
 
 
 def watch(
@@ -131,7 +132,9 @@ def watch(
     speed = phone.meters_per_second
     choices, horizon = _choices(index, phone, stake_of, limit, awaited)
     chosen, left = choices[:limit], choices[limit:]
-    safe = min([horizon, *(one.gap for one in left)])
+    # Within a circle that an approach widened, the place itself is to be watched: asked again before it.
+    ahead = [one.gap for one in chosen if one.is_widened]
+    safe = min([horizon, *ahead, *(one.gap for one in left)])
     shortest = max(SHORTEST_REFRESH_METERS, SHORTEST_REFRESH_SECONDS * speed)
     radius = max(shortest, safe - phone.accuracy_meters - _ASK_SECONDS * speed)
     soonest, latest = REFRESH_SECONDS
@@ -173,28 +176,36 @@ def _choices(
     home = h3.cell_to_latlng(h3.latlng_to_cell(phone.latitude, phone.longitude, _SNAP_LEVEL))
     choices = []
     for fence_id, distance, stake in found:
-        region = _region(index, phone, fence_id, stake)
+        region, is_widened = _region(index, phone, fence_id, stake, distance)
         away = index.distance_meters(fence_id, *home)
         worth = stake.value / usual if stake.value is not None and usual > 0 else 1.0
         pull = min(_MOST_PULL, max(_LEAST_PULL, sqrt(max(0.0, worth))))
         sooner = _LEAD_SHARE * stake.lead_seconds * phone.meters_per_second
         counted = -inf if away <= _CLOSE_METERS else max(0.0, away - sooner) / pull
-        choices.append(_Choice(region, distance, away, counted, stake.is_awaited))
+        choices.append(_Choice(region, distance, away, counted, stake.is_awaited, is_widened))
     choices.sort(key=lambda one: (not one.is_awaited, one.counted, one.away, one.region.id))
     return choices, meters
 
 
-def _region(index: FenceIndex, phone: Moving, fence_id: str, stake: Stake) -> Region:
+def _region(
+    index: FenceIndex, phone: Moving, fence_id: str, stake: Stake, distance: float
+) -> tuple[Region, bool]:
     """The circle around the whole place, and as much wider as an approach needs: the way made in its
-    time, and while the phone is still to tell."""
+    time, and while the phone is still to tell. Whoever is in there already would not be told of the
+    place itself by it."""
     place = index.outlines[fence_id]
     lead = stake.lead_seconds + phone.delay_seconds if stake.lead_seconds else 0.0
-    return Region(
+    wider = lead * phone.meters_per_second
+    around = max(SMALLEST_RADIUS_METERS, place.reach_meters + wider)
+    is_widened = wider > 0.0 and distance > around - place.reach_meters + phone.accuracy_meters
+    region = Region(
         id=fence_id,
         latitude=place.latitude,
         longitude=place.longitude,
-        radius=max(SMALLEST_RADIUS_METERS, place.reach_meters + lead * phone.meters_per_second),
-        on_enter=stake.on_enter or stake.on_dwell,
+        radius=around if is_widened else max(SMALLEST_RADIUS_METERS, place.reach_meters),
+        # Who was never known to be inside cannot leave.
+        on_enter=stake.on_enter or stake.on_exit or stake.on_dwell,
         on_exit=stake.on_exit or stake.on_dwell,
         on_dwell=stake.on_dwell,
     )
+    return region, is_widened
