@@ -27,7 +27,8 @@ from engine.app.lane import Lane
 from engine.app.replies import Overloaded, Pending, Reply
 from engine.app.ruling import Ruling
 from engine.domain.offers.rules import RuleSet
-from engine.domain.people.counting import Recount, lacking
+from engine.domain.people.account_feeds import lacking_for_accounts
+from engine.domain.people.counting import Recount, lacking, rollups_of
 from engine.domain.people.events import Event, Kind, Sender
 from engine.domain.people.profiles import PROFILE_NAMESPACE, Profile
 from engine.domain.people.timers import PREFIX
@@ -97,10 +98,10 @@ class Backfill:
 
     async def _page(self, rules: RuleSet, progress: Progress) -> Progress:
         profiles = await stored.profiles_after(self._store.pool, progress.after, VISITED_AT_ONCE)
-        waiting = [profile for profile in profiles if _needs(profile, rules)]
+        waiting = [profile for profile in profiles if _needs(profile, rules, progress.round)]
         for start in range(0, len(waiting), RENEWED_AT_ONCE):
             group = waiting[start : start + RENEWED_AT_ONCE]
-            await asyncio.gather(*(self._renew(profile, rules) for profile in group))
+            await asyncio.gather(*(self._renew(profile, rules, progress.round) for profile in group))
         metrics.BACKFILLED.inc(len(waiting))
         last, again = len(profiles) < VISITED_AT_ONCE, progress.round == 1
         found = Progress(
@@ -115,7 +116,7 @@ class Backfill:
             log.info("backfill", visited=found.visited, renewed=found.renewed, finished=last)
         return found
 
-    async def _renew(self, profile: Profile, rules: RuleSet) -> None:
+    async def _renew(self, profile: Profile, rules: RuleSet, round: int) -> None:
         """Brings one profile up to date; raises what keeps it from being committed."""
         for attempt in range(TRIES):
             if attempt:
@@ -123,22 +124,25 @@ class Backfill:
                 async with self._store.session() as session:
                     found = await session.profiles([profile.id])
                 profile = found[0][0]
-            if not _needs(profile, rules):
+            if not _needs(profile, rules, round):
                 return
             if profile.absorbed:  # rows of another profile are still on their way
                 continue
             recount = None
-            if missing := lacking(profile, rules.workspace):
-                counting = Recounting(rules, profile, missing)
+            missing, rollups = lacking(profile, rules.workspace), lacking_for_accounts(profile, rules)
+            if profile.account:
+                missing = rollups = ()
+            if missing or rollups or (profile.accounts and profile.handed_on != rollups_of(rules)):
+                counting = Recounting(rules, profile, missing, rollups)
                 async for page in stored.log(self._store.pool, profile):
                     for body, facts in page:
                         counting.take(_logged(body, facts))
-                recount = Recount(profile.seq, counting.states)
-            if await self._submit(profile, recount, rules):
+                recount = Recount(profile.seq, counting.states, counting.of_accounts)
+            if await self._submit(profile, recount, rules, round):
                 return
         log.warning("backfill_left_out", tries=TRIES)
 
-    async def _submit(self, profile: Profile, recount: Recount | None, rules: RuleSet) -> bool:
+    async def _submit(self, profile: Profile, recount: Recount | None, rules: RuleSet, round: int) -> bool:
         """Whether that was it: False where something had happened to the person meanwhile."""
         now = self._clock()
         event = Event(
@@ -148,6 +152,7 @@ class Backfill:
             timestamp=now,
             name=EVENT,
             sender=Sender.ENGINE,
+            properties={"whole": True} if profile.account and round > 1 else {},
         )
         reply = Reply(1)
         keys = ((PROFILE_NAMESPACE, profile.id),)
@@ -170,12 +175,22 @@ def _logged(body: bytes, facts: bytes) -> Logged:
 def _key(rules: RuleSet) -> str:
     """What tells one set of declarations from another."""
     stamps = rules.workspace.counted_stamp + b"\0" + rules.audience_stamp
+    if (inner := rules.of_accounts) is not None:
+        stamps += b"\0" + inner.workspace.counted_stamp + b"\0" + inner.audience_stamp
     return blake2b(stamps, digest_size=8).hexdigest()
 
 
-def _needs(profile: Profile, rules: RuleSet) -> bool:
+def _needs(profile: Profile, rules: RuleSet, round: int) -> bool:
     if profile.ended is not None or not profile.keys:  # nobody any more, an erased person for one
         return False
+    if profile.account:  # whole when all members have been seen to, which the second round comes after
+        inner = rules.of_accounts
+        if inner is None:
+            return False
+        is_behind = profile.counted != inner.workspace.counted_stamp and round > 1
+        return is_behind or profile.audiences.stamp != inner.audience_stamp
+    if profile.accounts and profile.handed_on != rollups_of(rules):
+        return True
     return bool(lacking(profile, rules.workspace)) or profile.audiences.stamp != rules.audience_stamp
 
 

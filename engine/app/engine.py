@@ -123,6 +123,7 @@ class Engine:
             take_sends=self.sender.take,
             weather=self.weather,
             merged=lambda: self.merges.wake(),
+            fed=lambda: self.timers.wake(),
         )
         self.lane = Lane(pipeline)
         self.merges = Merges(self.store, self.cache.evict)

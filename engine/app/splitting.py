@@ -31,6 +31,7 @@ from engine.domain.people.profiles import (
     decode_profile,
     encode_profile,
     identity_bucket,
+    members_of,
 )
 from engine.domain.people.timers import timer
 
@@ -158,7 +159,8 @@ async def _split(
 
 async def _among(connection: asyncpg.Connection, profile: Profile, now: datetime) -> Profile:
     """The profile, with the index of audiences as its document says, and to be looked at again at once."""
-    since = profile.audiences.since
+    seats = {members_of(account): seat.since for account, seat in profile.accounts.items()}
+    since = {**profile.audiences.since, **seats}
     await connection.execute(SQL["leave_audiences"], profile.id)
     await connection.execute(SQL["enter_audiences"], profile.id, list(since), list(since.values()))
     if not profile.audiences.stamp:

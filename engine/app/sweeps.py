@@ -31,9 +31,10 @@ log = structlog.get_logger()
 
 def name_of(rules: RuleSet) -> str | None:
     """What the sweep for these rules is called; None where there is nothing to look for."""
-    if not (rules.audiences or rules.scheduled):
+    of_accounts = rules.of_accounts.audience_stamp if rules.of_accounts is not None else b""
+    if not (rules.audiences or rules.scheduled or of_accounts):
         return None
-    digest = blake2b(rules.audience_stamp, digest_size=8)
+    digest = blake2b(rules.audience_stamp + of_accounts, digest_size=8)
     for rule in rules.scheduled:
         schedule = rule.when.schedule
         assert schedule is not None

@@ -74,6 +74,7 @@ class Pipeline:
         take_sends: Callable[[Sequence[Send], float], None],
         weather: Weather | None = None,
         merged: Callable[[], None] = lambda: None,
+        fed: Callable[[], None] = lambda: None,
         budget_seconds: float = DECIDE_BUDGET_SECONDS,
     ) -> None:
         self.store = store
@@ -85,6 +86,7 @@ class Pipeline:
         self._take_sends = take_sends
         self._weather = weather
         self._merged = merged
+        self._fed = fed
         self._budget_seconds = budget_seconds
         self._contended: dict[str, float] = {}
 
@@ -347,6 +349,8 @@ class Pipeline:
                 self._cache.put(profile, document)
                 if profile.ended is not None:
                     self._merged()
+            if unit.feeds:
+                self._fed()
             sends += [send for send in unit.sends if send.lease]
             for pending in unit.done:
                 if pending.stored_seq is not None:

@@ -27,7 +27,7 @@ from engine.domain.decide import Observation, Verdict
 from engine.domain.offers import caps
 from engine.domain.offers.decisions import Decision, Message
 from engine.domain.offers.rules import RuleSet
-from engine.domain.people import fold, identity, merging
+from engine.domain.people import account_feeds, fold, identity, merging
 from engine.domain.people.counting import recounted
 from engine.domain.people.events import Event
 from engine.domain.people.profiles import (
@@ -115,6 +115,8 @@ class Unit:
         self.asked: dict[tuple[str, str, str], list[Pending]] = {}
         """The events by profile, sender and message under which they may be stored already."""
         self.stopped = False
+        self.feeds = False
+        """Whether something is left for accounts."""
         self._base = profiles
         self._hints = hints
         self._owners: dict[IdentityKey, str] = {}
@@ -189,6 +191,8 @@ class Unit:
         if pending.recount is not None:
             renewed = recounted(profile, pending.recount, turn.rules)
             pending.recounted = renewed is not None
+            if renewed is not None:
+                self._feed(account_feeds.handed_on_late(profile, pending.recount, turn.now))
             profile = renewed or profile
         observation = decide.observe(turn.rules, profile, event, turn.now)
         if observation.event.location is not event.location:
@@ -281,8 +285,10 @@ class Unit:
         self._write(merging.tombstone(ended, profile, event))
         self.stopped = True  # what writes two documents commits alone
         together = merging.merged(profile, ended, turn.rules.workspace, event.received_at)
-        for copy in _copies(self._shared, ended, profile):
+        for copy, other in _copies(self._shared, ended, profile):
             together = merging.uncounted(turn.rules, together, copy, turn.now)
+            if other is not None:
+                self._feed(account_feeds.uncounted(turn.rules, profile, copy, other, turn.now))
         for key in ended.keys:
             if together.lists(key):
                 self._owners[key] = profile.id
@@ -346,14 +352,20 @@ class Unit:
             self.rung.append(pending.timer)
         if turn.rules.caps_accounts and seen.event.group_id is not None and verdict.sends:
             self._count_for_account(seen.event.group_id, verdict, seen.event, turn)
-        for feed in seen.feeds:
-            of_account = profile_id_of((ACCOUNT_NAMESPACE, feed.account), self._secret)
-            self.alarms[of_account, feed.timer.id] = feed.timer
+        if seen.feeds:
+            self._feed(seen.feeds)
         if seen.alarms:
             self._wind(profile.id, seen.alarms)
         if verdict.alarms:
             self._wind(profile.id, verdict.alarms)
         self.done.append(pending)
+
+    def _feed(self, feeds: Iterable[account_feeds.Feed]) -> None:
+        """Leaves rows for accounts, whose profiles may not be there yet."""
+        for feed in feeds:
+            of_account = profile_id_of((ACCOUNT_NAMESPACE, feed.account), self._secret)
+            self.alarms[of_account, feed.timer.id] = feed.timer
+            self.feeds = True
 
     def _count_for_account(self, account: str, verdict: Verdict, event: Event, turn: Turn) -> None:
         """Offers made that a cap counts over all members stand in the account's own document, which is
@@ -435,14 +447,14 @@ class Unit:
             )
 
 
-def _copies(shared: Sequence[Shared], ended: Profile, survivor: Profile) -> list[Event]:
-    """The events of `ended` that `survivor` has, too, each once."""
+def _copies(shared: Sequence[Shared], ended: Profile, survivor: Profile) -> list[tuple[Event, Event | None]]:
+    """The events of `ended` that `survivor` has, too, each once, with the survivor's own copy."""
     own = {ended.id, *(absorbed.id for absorbed in ended.absorbed)}
     others = {survivor.id, *(absorbed.id for absorbed in survivor.absorbed)}
-    found: dict[tuple[str, str], Event] = {}
+    found: dict[tuple[str, str], tuple[Event, Event | None]] = {}
     for one in shared:
         if one.profile_id in own and one.other_id in others and one.event is not None:
-            found[one.sender, one.message_id] = one.event
+            found[one.sender, one.message_id] = one.event, one.other_event
         elif one.other_id in own and one.profile_id in others and one.other_event is not None:
-            found[one.sender, one.message_id] = one.other_event
+            found[one.sender, one.message_id] = one.other_event, one.event
     return list(found.values())

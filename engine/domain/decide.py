@@ -80,7 +80,7 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
     as this very event still allows; presence before counting, because visits are counted too."""
     if profile.account:
         return companies.observed(rules, profile, event, now)
-    workspace = rules.workspace
+    workspace, offered = rules.workspace, profile.contacts
     consent = with_statements(profile.consent, event, workspace)
     devices = fold.with_device(profile.devices, event, workspace)
     device = devices.get(event.device.id) if event.device is not None else None
@@ -167,6 +167,8 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
             clock = timezone or sighted.presence.zone
             feeds = account_feeds.handed_on(rules, before, event, triggers, clock, now)
         alarms = account_feeds.of_account(alarms, event.group_id)
+    if rules.caps_accounts and profile.contacts is not offered:
+        feeds += account_feeds.came_to(msgspec.structs.replace(before, contacts=offered), profile, now)
     traits, left_out = fold.with_traits(profile.traits, event, workspace)
     notes += left_out + unjoined
     last_seen = profile.last_seen

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -18,6 +19,7 @@ from engine.domain.offers import caps
 from engine.domain.offers.rules import Computed, RuleSet, TriggerKind
 from engine.domain.offers.scope import Scope
 from engine.domain.people import computed, fold
+from engine.domain.people.account_feeds import by_digest
 from engine.domain.people.events import Event, Sender
 from engine.domain.people.profiles import Profile
 from engine.domain.people.timers import is_internal
@@ -40,7 +42,15 @@ class Logged(msgspec.Struct, frozen=True, kw_only=True):
 class Recounting:
     """The states of some traits over a profile's events, which are given in their order."""
 
-    def __init__(self, rules: RuleSet, profile: Profile, traits: Iterable[Computed]) -> None:
+    def __init__(
+        self,
+        rules: RuleSet,
+        profile: Profile,
+        traits: Iterable[Computed],
+        rollups: Iterable[Computed] = (),
+    ) -> None:
+        self._rollups = {trait.name for trait in rollups}
+        self._of_accounts: dict[str, dict[str, Any]] = {}
         self._rules = rules
         self._wanted = {trait.name for trait in traits}
         self._person = msgspec.structs.replace(profile, seq=0, timezone=None, locale=None)
@@ -51,6 +61,15 @@ class Recounting:
     def states(self) -> Mapping[str, Any]:
         """By trait, None where nothing of it happened."""
         return {name: self._states.get(name) for name in self._wanted}
+
+    @property
+    def of_accounts(self) -> Mapping[str, Mapping[str, Any]]:
+        """By account what the roll-ups come to, by digest."""
+        inner = self._rules.of_accounts
+        if inner is None:
+            return {}
+        found = {a: by_digest(state, inner.workspace.computed) for a, state in self._of_accounts.items()}
+        return {account: cells for account, cells in found.items() if cells}
 
     def take(self, logged: Logged) -> None:
         event, rules = logged.event, self._rules
@@ -69,6 +88,22 @@ class Recounting:
                     now=logged.now,
                 )
                 self._states, _ = computed.count_in(self._states, missing, scope, at, rules.workspace)
+        if self._rollups and event.group_id is not None and rules.of_accounts is not None:
+            self._take_for_account(event.group_id, logged, rules.of_accounts, zone)
+
+    def _take_for_account(self, account: str, logged: Logged, inner: RuleSet, zone: ZoneInfo) -> None:
+        state = self._of_accounts.get(account, {})
+        for kind, name, fence, at in _triggers(logged):
+            counted = inner.computed_by_trigger.get((kind, name), ())
+            if missing := [trait for trait in counted if trait.name in self._rollups]:
+                scope = Scope(
+                    event=event_view(logged.event),
+                    geofence=fence_view(self._rules.fences.get(fence), at),
+                    local=caps.local_view(at.astimezone(zone)),
+                    now=logged.now,
+                )
+                state, _ = computed.count_in(state, missing, scope, at, inner.workspace)
+        self._of_accounts[account] = state
 
     def _stated_zone(self, logged: Logged) -> str | None:
         person, event = self._person, logged.event

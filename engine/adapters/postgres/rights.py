@@ -22,6 +22,7 @@ from engine.adapters.postgres.notices import CHANNEL
 from engine.adapters.postgres.store import Conflict, named_queries
 from engine.domain.offers.rules import Namespace
 from engine.domain.people.profiles import (
+    ACCOUNT_NAMESPACE,
     DEVICE_NAMESPACE,
     IdentityKey,
     Profile,
@@ -186,7 +187,7 @@ async def person_of(
     """The person behind an identity, their rows locked. Inside a transaction. `namespaces` say how
     identities may be spelt."""
     owner = await connection.fetchval(SQL["owner"], identity_bucket(key), *key)
-    if owner is None:
+    if owner is None or key[0] == ACCOUNT_NAMESPACE:
         return None
     # What brings rows over locks merges before profiles: so do we.
     await connection.fetch(SQL["lock_merges"], str(owner))

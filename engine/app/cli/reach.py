@@ -53,7 +53,7 @@ async def _count(store: Store, rule: str) -> dict[str, Any]:
         while rows := await store.fetch("people_after", *after, AT_ONCE):
             after = (rows[-1]["bucket"], str(rows[-1]["id"]))
             profiles = [decode_profile(row["document"]) for row in rows]
-            alive = [profile for profile in profiles if profile.identities]
+            alive = [profile for profile in profiles if profile.identities and not profile.account]
             people += len(alive)
             for decisions in asked.ask(alive, now):
                 stopped = _stopped_at(decisions)

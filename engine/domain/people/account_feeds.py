@@ -16,16 +16,18 @@ from typing import Any
 import msgspec
 
 from engine.domain.offers import caps
+from engine.domain.offers.patterns import TriggerKind
 from engine.domain.offers.rules import Computed, RuleSet
 from engine.domain.offers.scope import Scope
 from engine.domain.people import accounts, computed
-from engine.domain.people.counting import digests
+from engine.domain.people.counting import Recount, digests, rollups_of
 from engine.domain.people.events import Event, Kind
 from engine.domain.people.memory import WAITED
 from engine.domain.people.profiles import ACCOUNT_NAMESPACE, PROFILE_NAMESPACE, IdentityKey, Profile
 from engine.domain.people.timers import PREFIX, Alarms, Timer, timer
 from engine.domain.views import event_view, fence_view
 
+TRIGGERS = {Kind.TRACK: TriggerKind.EVENT, Kind.PAGE: TriggerKind.PAGE, Kind.SCREEN: TriggerKind.SCREEN}
 FED = f"{PREFIX}fed"
 """The name of the event by which something reaches an account."""
 
@@ -129,10 +131,62 @@ def unpacked(text: str) -> dict[str, Any]:
     return cells
 
 
+def lacking_for_accounts(profile: Profile, rules: RuleSet) -> tuple[Computed, ...]:
+    """The roll-ups that the person's past was not handed on for."""
+    stamp = rollups_of(rules)
+    if not profile.accounts or profile.handed_on == stamp or rules.of_accounts is None:
+        return ()
+    known = digests(profile.handed_on)
+    return tuple(t for t in rules.of_accounts.workspace.computed if t.digest and t.digest not in known)
+
+
+def handed_on_late(profile: Profile, recount: Recount, now: datetime) -> tuple[Feed, ...]:
+    """What a person had done for accounts before a roll-up was declared."""
+    return tuple(
+        feed(f"{profile.id}:{profile.seq + 1}:late", account, now, {"cells": packed(cells)}, paced=True)
+        for account, cells in recount.of_accounts.items()
+    )
+
+
+def uncounted(rules: RuleSet, profile: Profile, copy: Event, other: Event, now: datetime) -> tuple[Feed, ...]:
+    """What takes the second of two copies of an event from an account that both were counted for, of a
+    person of whom there were two."""
+    inner = rules.of_accounts
+    if copy.group_id is None or copy.group_id != other.group_id or inner is None:
+        return ()
+    kind = TRIGGERS.get(copy.kind)
+    counted = inner.computed_by_trigger.get((kind, copy.name)) if kind is not None else None
+    if not counted:
+        return ()
+    scope = Scope(event=event_view(copy), geofence={}, now=now)
+    local = copy.timestamp.astimezone(caps.zone(profile.zone, inner.workspace.timezone))
+    scope.local = caps.local_view(local)
+    state, _ = computed.count_in({}, counted, scope, copy.timestamp, inner.workspace)
+    told = {"less": packed(by_digest(state, counted))}
+    return (feed(f"{profile.id}:{copy.sender}:{copy.message_id}:less", copy.group_id, now, told),)
+
+
+def came_to(before: Profile, after: Profile, now: datetime) -> tuple[Feed, ...]:
+    """What became of offers that caps count over all members of an account."""
+    known = {c.decision: c for c in after.contacts}
+    found: dict[str, dict[str, Any]] = {}
+    for contact in before.contacts:
+        account = contact.by.get(caps.ACCOUNT)
+        now_is = known.get(contact.decision)
+        if not account or now_is is contact:
+            continue
+        told = found.setdefault(account, {"offers": {}})
+        marks = [now_is.delivered, now_is.shown] if now_is is not None else None
+        if now_is is None or marks != [contact.delivered, contact.shown]:
+            told["offers"][contact.decision] = marks
+    identifier = f"{after.id}:{before.seq + 1}:offers"
+    return tuple(feed(identifier, account, now, told) for account, told in found.items() if told["offers"])
+
+
 def stamped(rules: RuleSet, before: Profile, after: Profile) -> bytes:
     """The roll-ups that all was handed on for, from now on: of a new member all there are; definitions
     that are gone are let go."""
-    stamp = rules.of_accounts.workspace.counted_stamp if rules.of_accounts is not None else b""
+    stamp = rollups_of(rules)
     if not after.accounts or before.handed_on == stamp:
         return before.handed_on
     if not before.accounts:

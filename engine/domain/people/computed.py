@@ -167,6 +167,25 @@ def taken_in(
     return changed
 
 
+def taken_off(
+    state: Mapping[str, Any], cells: Mapping[str, Any], traits: Iterable[Computed]
+) -> dict[str, Any]:
+    """The state without the second of two copies of what was counted elsewhere, as `count_out`."""
+    changed = dict(state)
+    for trait in traits:
+        added, known = cells.get(trait.digest.hex()), changed.get(trait.name)
+        if added is None or known is None:
+            continue
+        if _is_window(trait):
+            left = tallies.taken_out(trait, known, added)
+        else:
+            left = tallies.take_out(trait.kind, known, added)
+        changed[trait.name] = left
+        if left is None:
+            del changed[trait.name]
+    return changed
+
+
 def count_out(
     state: dict[str, Any], traits: Iterable[Computed], scope: Scope, at: datetime, workspace: Workspace
 ) -> dict[str, Any]:

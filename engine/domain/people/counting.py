@@ -24,6 +24,8 @@ class Recount(msgspec.Struct, frozen=True):
 
     seq: int
     states: Mapping[str, Any]
+    of_accounts: Mapping[str, Mapping[str, Any]] = {}
+    """What the roll-ups that they were not handed on for come to, by account and digest."""
 
     def __repr__(self) -> str:
         return f"Recount({self.seq})"
@@ -66,6 +68,11 @@ def lacking(profile: Profile, workspace: Workspace) -> tuple[Computed, ...]:
     return tuple(trait for trait in workspace.computed if trait.digest and trait.digest not in known)
 
 
+def rollups_of(rules: RuleSet) -> bytes:
+    """The digests of all that is counted of accounts."""
+    return rules.of_accounts.workspace.counted_stamp if rules.of_accounts is not None else b""
+
+
 def stamped(profile: Profile, workspace: Workspace) -> bytes:
     """The profile's stamp from now on: definitions that are gone are let go."""
     if is_whole(profile, workspace):
@@ -87,6 +94,7 @@ def recounted(profile: Profile, recount: Recount, rules: RuleSet) -> Profile | N
         profile,
         computed=states,
         counted=workspace.counted_stamp,
+        handed_on=rollups_of(rules) if profile.accounts else b"",
         audiences=_undeclared(profile.audiences, recount, rules),
     )
 
