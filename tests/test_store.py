@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import msgspec
 import pytest
 
-from engine.adapters.postgres.rows import Commit, EventRow, TimerRow
+from engine.adapters.postgres.rows import Commit, EventRow, LinkRow, RungRow, TimerRow
 from engine.adapters.postgres.store import Conflict, Store, connect
 from engine.domain.people.events import Event, Kind, Sender
 from engine.domain.people.profiles import bucket_of
@@ -46,6 +46,22 @@ def event_row(unit: int, profile_id: str, seq: int, message: str) -> EventRow:
         facts={},
         located=False,
     )
+
+
+def link_row(key: tuple[int, str, str], profile_id: str, previous_id: str | None) -> LinkRow:
+    bucket, namespace, value = key
+    return LinkRow(
+        unit=0,
+        bucket=bucket,
+        namespace=namespace,
+        value=value,
+        profile_id=profile_id,
+        previous_id=previous_id,
+    )
+
+
+def rung_row(key: tuple[int, str, str], due_at: datetime | None) -> RungRow:
+    return RungRow(unit=0, bucket=key[0], profile_id=key[1], id=key[2], due_at=due_at)
 
 
 def timer_row(unit: int, profile_id: str, due_at: datetime = NOW, paced: bool = False) -> TimerRow:
@@ -99,10 +115,10 @@ async def test_a_message_seen_before_voids_its_unit_and_tells_what_is_stored(
 
 async def test_an_identity_of_somebody_else_voids_the_write(store: Store, postgres_dsn: str) -> None:
     link = (9, "anonymous_id", "A")
-    await commit(store, profiles=[profile_row(0, OLD, 0)], links=[(0, *link, OLD, None)])
-    lost, _ = await commit(store, profiles=[profile_row(0, OTHER, 0)], links=[(0, *link, OTHER, None)])
+    await commit(store, profiles=[profile_row(0, OLD, 0)], links=[link_row(link, OLD, None)])
+    lost, _ = await commit(store, profiles=[profile_row(0, OTHER, 0)], links=[link_row(link, OTHER, None)])
     assert lost == {0}
-    lost, _ = await commit(store, profiles=[profile_row(0, OTHER, 0)], links=[(0, *link, OTHER, OLD)])
+    lost, _ = await commit(store, profiles=[profile_row(0, OTHER, 0)], links=[link_row(link, OTHER, OLD)])
     assert lost == set()  # taken over from the one that was named
     assert await versions(postgres_dsn) == {OLD: 1, OTHER: 1}
 
@@ -151,15 +167,15 @@ async def test_a_timer_is_set_moved_and_called_off_with_its_profile(store: Store
 
     await commit(store, profiles=[profile_row(0, OLD, 1)], timers_set=[timer_row(0, OLD, later)])
     # The event of the timer that was claimed before it was moved takes the moved one with it not.
-    await commit(store, profiles=[profile_row(0, OLD, 2)], timers_done=[(0, *place, NOW)])
+    await commit(store, profiles=[profile_row(0, OLD, 2)], timers_done=[rung_row(place, NOW)])
     await store.fetch("delete_timer", *place, NOW)
     assert await store.claim_timers(later - timedelta(seconds=1), 10, timedelta(seconds=30)) == []
     assert [t.due_at for t in await store.claim_timers(later, 10, timedelta(seconds=30))] == [later]
 
-    lost, _ = await commit(store, profiles=[profile_row(0, OLD, 1)], timers_done=[(0, *place, None)])
+    lost, _ = await commit(store, profiles=[profile_row(0, OLD, 1)], timers_done=[rung_row(place, None)])
     assert lost == {0}
     assert len(await fetch(postgres_dsn, "SELECT FROM timers")) == 1
-    await commit(store, profiles=[profile_row(0, OLD, 3)], timers_done=[(0, *place, None)])
+    await commit(store, profiles=[profile_row(0, OLD, 3)], timers_done=[rung_row(place, None)])
     assert await fetch(postgres_dsn, "SELECT FROM timers") == []
 
 

@@ -9,7 +9,16 @@ from datetime import datetime
 import msgspec
 
 from engine.adapters.postgres.outbox import Send
-from engine.adapters.postgres.rows import Commit, DecisionRow, EventRow, Shared, TimerRow
+from engine.adapters.postgres.rows import (
+    Commit,
+    DecisionRow,
+    EventRow,
+    LinkRow,
+    ProbeRow,
+    RungRow,
+    Shared,
+    TimerRow,
+)
 from engine.app.rendering import render_body, render_in_app, render_push
 from engine.app.replies import Pending
 from engine.app.unit_rows import (
@@ -29,7 +38,7 @@ from engine.domain.offers.decisions import Decision, Message
 from engine.domain.offers.rules import RuleSet
 from engine.domain.people import account_feeds, fold, identity, merging
 from engine.domain.people.counting import recounted
-from engine.domain.people.events import Event
+from engine.domain.people.events import Event, Sender
 from engine.domain.people.profiles import (
     ACCOUNT_NAMESPACE,
     DEVICE_NAMESPACE,
@@ -127,7 +136,7 @@ class Unit:
         self._told = 0
         self._event_rows: list[EventRow] = []
         self._decision_rows: list[DecisionRow] = []
-        self._probes: list[tuple[int, str, str, str]] = []
+        self._probes: list[tuple[str, Sender, str]] = []
         self.rung: list[tuple[int, str, str, datetime]] = []
         self.alarms: dict[tuple[str, str], Timer | None] = {}
         """What this tick leaves of timers, by profile and id: set or moved, None for called off."""
@@ -183,7 +192,7 @@ class Unit:
         self.asked.setdefault(message, []).append(pending)
         for owner in self._may_know(plan, profile):
             self.asked.setdefault((owner, *message[1:]), []).append(pending)
-            self._probes.append((bucket_of(owner), owner, event.sender, event.message_id))
+            self._probes.append((owner, event.sender, event.message_id))
         if plan.is_known:
             profile = identity.gains(profile, plan, event, {}, {})
         else:
@@ -405,7 +414,16 @@ class Unit:
             if profile.accounts is not seats and (profile.accounts or seats):
                 commit.members.extend(seat_rows(number, seats, profile))
         for key, (profile_id, previous_id) in self._links.items():
-            commit.links.append((number, identity_bucket(key), key[0], key[1], profile_id, previous_id))
+            commit.links.append(
+                LinkRow(
+                    unit=number,
+                    bucket=identity_bucket(key),
+                    namespace=key[0],
+                    value=key[1],
+                    profile_id=profile_id,
+                    previous_id=previous_id,
+                )
+            )
         for event in self._event_rows:
             event.unit = number
         commit.events += self._event_rows
@@ -416,15 +434,23 @@ class Unit:
             row = outbox_row(send)
             row.unit = number
             commit.sends.append(row)
-        for probe in self._probes:
-            commit.probes.append((number, *probe))
-        for rung in self.rung:
-            if rung[1:3] not in self.alarms:  # one statement must not delete and set the same row
-                commit.timers_done.append((number, *rung))
+        for owner, sender, message in self._probes:
+            commit.probes.append(
+                ProbeRow(
+                    unit=number, bucket=bucket_of(owner), profile_id=owner, sender=sender, message_id=message
+                )
+            )
+        for bucket, profile_id, identifier, due_at in self.rung:
+            if (profile_id, identifier) not in self.alarms:  # one statement must not delete and set a row
+                rung = RungRow(
+                    unit=number, bucket=bucket, profile_id=profile_id, id=identifier, due_at=due_at
+                )
+                commit.timers_done.append(rung)
         for (profile_id, identifier), timer in self.alarms.items():
             bucket = bucket_of(profile_id)
             if timer is None:
-                commit.timers_done.append((number, bucket, profile_id, identifier, None))
+                off = RungRow(unit=number, bucket=bucket, profile_id=profile_id, id=identifier)
+                commit.timers_done.append(off)
                 continue
             commit.timers_set.append(
                 TimerRow(

@@ -13,7 +13,7 @@
 -- its version. Answers the units that were not written: those with messages seen before (with
 -- what was stored for them), and those that lost to another engine.
 WITH rows AS MATERIALIZED (
-    SELECT * FROM unnest($1::int[], $2::smallint[], $3::uuid[], $4::bigint[], $5::bytea[], $27::uuid[])
+    SELECT * FROM unnest($1::int[], $2::smallint[], $3::uuid[], $4::bigint[], $5::bytea[], $6::uuid[])
         AS r(unit, bucket, id, expected, document, merged_into)
 ), locked AS MATERIALIZED (
     SELECT found.bucket, found.id, found.version
@@ -23,7 +23,7 @@ WITH rows AS MATERIALIZED (
         FOR UPDATE
     ) found
 ), incoming AS MATERIALIZED (
-    SELECT * FROM json_to_recordset($6::text::json) AS e(
+    SELECT * FROM json_to_recordset($7::text::json) AS e(
         unit int, bucket smallint, profile_id uuid, seq bigint, received_at timestamptz,
         occurred_at timestamptz, sender text, message_id text, kind text, name text, body json, facts json,
         located boolean)
@@ -38,8 +38,8 @@ WITH rows AS MATERIALIZED (
     UNION ALL
     -- The identity belonged to another profile before, which may have the message.
     SELECT q.unit, q.profile_id, q.sender, q.message_id, s.seq
-    FROM unnest($19::int[], $20::smallint[], $21::uuid[], $22::text[], $23::text[])
-        AS q(unit, bucket, profile_id, sender, message_id), LATERAL (
+    FROM json_to_recordset($11::text::json) AS q(
+        unit int, bucket smallint, profile_id uuid, sender text, message_id text), LATERAL (
         SELECT seq FROM seen
         WHERE bucket = q.bucket AND profile_id = q.profile_id AND sender = q.sender
             AND message_id = q.message_id
@@ -51,8 +51,8 @@ WITH rows AS MATERIALIZED (
     UNION
     SELECT unit FROM hits
 ), links AS MATERIALIZED (
-    SELECT * FROM unnest($9::int[], $10::smallint[], $11::text[], $12::text[], $13::uuid[], $14::uuid[])
-        AS i(unit, bucket, namespace, value, profile_id, previous_id)
+    SELECT * FROM json_to_recordset($10::text::json) AS i(
+        unit int, bucket smallint, namespace text, value text, profile_id uuid, previous_id uuid)
     WHERE unit NOT IN (SELECT unit FROM stale)
 ), linked AS (
     INSERT INTO identities AS i (bucket, namespace, value, profile_id, previous_id)
@@ -107,7 +107,7 @@ WITH rows AS MATERIALIZED (
 ), decided AS (
     INSERT INTO decisions (bucket, id, decided_at, profile_id, seq, outcome, rule, offer, reason, document)
     SELECT bucket, id, decided_at, profile_id, seq, outcome, rule, offer, reason, document
-    FROM json_to_recordset($7::text::json) AS d(
+    FROM json_to_recordset($8::text::json) AS d(
         unit int, bucket smallint, id uuid, decided_at timestamptz, profile_id uuid, seq bigint,
         outcome text, rule text, offer text, reason text, document json)
     WHERE unit IN (SELECT unit FROM whole)
@@ -115,27 +115,27 @@ WITH rows AS MATERIALIZED (
     INSERT INTO outbox (bucket, id, profile_id, provider, purpose, payload, expires_at, lease, leased_until)
     SELECT bucket, id, profile_id, provider, purpose, payload, expires_at, lease,
            CASE WHEN lease IS NOT NULL THEN now() + interval '30 seconds' END
-    FROM json_to_recordset($8::text::json) AS o(
+    FROM json_to_recordset($9::text::json) AS o(
         unit int, bucket smallint, id uuid, profile_id uuid, provider text, purpose text, payload json,
         expires_at timestamptz, lease uuid)
     WHERE unit IN (SELECT unit FROM whole)
 ), rung AS (
     -- One that fired goes only if it was not moved since; one that is called off goes anyway.
-    DELETE FROM timers t USING unnest($15::int[], $16::smallint[], $17::uuid[], $18::text[], $24::timestamptz[])
-        AS d(unit, bucket, profile_id, id, due_at)
+    DELETE FROM timers t USING json_to_recordset($12::text::json) AS d(
+        unit int, bucket smallint, profile_id uuid, id text, due_at timestamptz)
     WHERE t.bucket = d.bucket AND t.profile_id = d.profile_id AND t.id = d.id
         AND t.due_at = coalesce(d.due_at, t.due_at)
         AND d.unit IN (SELECT unit FROM whole)
 ), wound AS (
     INSERT INTO timers (bucket, profile_id, id, due_at, paced, event)
     SELECT bucket, profile_id, id, due_at, paced, event
-    FROM json_to_recordset($25::text::json) AS s(
+    FROM json_to_recordset($13::text::json) AS s(
         unit int, bucket smallint, profile_id uuid, id text, due_at timestamptz, paced boolean, event json)
     WHERE unit IN (SELECT unit FROM whole)
     ON CONFLICT (bucket, profile_id, id) DO UPDATE
         SET due_at = excluded.due_at, paced = excluded.paced, event = excluded.event, leased_until = NULL
 ), members AS MATERIALIZED (
-    SELECT * FROM json_to_recordset($26::text::json) AS m(
+    SELECT * FROM json_to_recordset($14::text::json) AS m(
         unit int, bucket smallint, profile_id uuid, audience text, since timestamptz)
     WHERE unit IN (SELECT unit FROM whole)
 ), entered AS (

@@ -96,6 +96,46 @@ class MemberRow(msgspec.Struct, kw_only=True):
         return f"MemberRow({self.audience!r})"
 
 
+class LinkRow(msgspec.Struct, kw_only=True):
+    """A row of `identities`; `previous_id` is the profile that it may be taken from."""
+
+    unit: int
+    bucket: int
+    namespace: str
+    value: str
+    profile_id: str
+    previous_id: str | None
+
+    def __repr__(self) -> str:
+        return f"LinkRow({self.namespace!r}, …)"
+
+
+class RungRow(msgspec.Struct, kw_only=True):
+    """A row of `timers` to delete; one that fired, at `due_at`, only if it is still due then."""
+
+    unit: int
+    bucket: int
+    profile_id: str
+    id: str
+    due_at: datetime | None = None
+
+    def __repr__(self) -> str:
+        return f"RungRow({self.id!r})"
+
+
+class ProbeRow(msgspec.Struct, kw_only=True):
+    """A further profile that may know an event's message: a key of `seen`."""
+
+    unit: int
+    bucket: int
+    profile_id: str
+    sender: Sender
+    message_id: str
+
+    def __repr__(self) -> str:
+        return f"ProbeRow({self.profile_id})"
+
+
 class Shared(msgspec.Struct, frozen=True):
     """A message that two profiles have, each with its own copy of the event, None where it is gone."""
 
@@ -111,20 +151,18 @@ class Shared(msgspec.Struct, frozen=True):
 
 
 class Commit(msgspec.Struct, kw_only=True):
-    """The rows of one tick; each tuple in the order of the statement's columns. Rows of one `unit`,
-    which leads each, are written together or not at all."""
+    """The rows of one tick; those of `profiles` as tuples in the order of the statement's columns. Rows of
+    one `unit` are written together or not at all."""
 
     profiles: list[tuple[int, int, str, int, bytes, str | None]] = msgspec.field(default_factory=list)
     events: list[EventRow] = msgspec.field(default_factory=list)
     decisions: list[DecisionRow] = msgspec.field(default_factory=list)
     sends: list[SendRow] = msgspec.field(default_factory=list)
-    links: list[tuple[int, int, str, str, str, str | None]] = msgspec.field(default_factory=list)
-    timers_done: list[tuple[int, int, str, str, datetime | None]] = msgspec.field(default_factory=list)
-    """Timers (unit, bucket, profile, id, due) to delete; one that fired only if it is still due then."""
+    links: list[LinkRow] = msgspec.field(default_factory=list)
+    timers_done: list[RungRow] = msgspec.field(default_factory=list)
     timers_set: list[TimerRow] = msgspec.field(default_factory=list)
     members: list[MemberRow] = msgspec.field(default_factory=list)
-    probes: list[tuple[int, int, str, str, str]] = msgspec.field(default_factory=list)
-    """Further profiles (unit, bucket, profile, sender, message) that may know an event's message."""
+    probes: list[ProbeRow] = msgspec.field(default_factory=list)
 
     def __repr__(self) -> str:
         return f"Commit({len(self.profiles)} profiles, {len(self.events)} events)"
