@@ -8,15 +8,17 @@ import signal
 import sys
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import msgspec
 import pytest
 
+from engine.adapters.postgres.merges import bring_over
 from engine.app.timers import Timers
 from engine.domain.decide import Observation
-from engine.domain.people.events import Event, Location
+from engine.domain.people.events import Device, Event, Kind, Location
 from engine.domain.people.timers import Timer
 from tests import lanes, served
 from tests.lanes import fetch
@@ -199,6 +201,52 @@ async def test_two_engines_tell_a_stay_once(postgres_dsn: str) -> None:
         for p in people:
             await one.send(lanes.event(name="Location Updated", user=p, location=FAR, at=due + MINUTE))
         assert await fetch(postgres_dsn, "SELECT FROM timers") == []
+
+
+@pytest.mark.parametrize("is_moved_first", [True, False])
+@pytest.mark.parametrize(("known", "unknown"), [(0, 2), (2, 0)])
+async def test_a_stay_that_two_profiles_were_in_is_told_once_when_they_are_one(
+    known: int, unknown: int, is_moved_first: bool, postgres_dsn: str
+) -> None:
+    """The same person on two devices; both profiles had set a timer, which comes over with the rest or
+    is still to come when the other one rings."""
+    async with lanes.engine(postgres_dsn, rule_set(RULES, COUNTS)) as engine:
+        here = partial(lanes.event, name="Location Updated", location=CAFE)
+        phone, watch = (Device(id=name, type="ios", token=name) for name in ("phone", "watch"))
+        fixes = [
+            (known, here(user="U", device=phone, at=lanes.NOW + known * MINUTE)),
+            (unknown, here(anonymous="A", device=watch, at=lanes.NOW + unknown * MINUTE)),
+        ]
+        for who in ({"user": "U", "device": phone}, {"anonymous": "A", "device": watch}):
+            consent = {"marketing": True, "location": True}
+            await engine.send(lanes.event(Kind.IDENTIFY, consent=consent, **who))
+        for minute, fix in sorted(fixes, key=lambda one: one[0]):
+            engine.now = lanes.NOW + minute * MINUTE
+            await engine.send(fix)
+        assert len(await fetch(postgres_dsn, "SELECT FROM timers WHERE id LIKE 'dwell %'")) == 2
+        engine.now = lanes.NOW + 3 * MINUTE
+        await engine.send(lanes.event(Kind.IDENTIFY, user="U", anonymous="A", at=engine.now))
+        ringing = Timers(engine.store, engine.lane, lambda: engine.now)
+        told: list[int] = []
+        for minute in (5, 7, 9):
+            if minute != 5 or is_moved_first:
+                while await bring_over(engine.store.pool):
+                    pass
+            engine.now = lanes.NOW + minute * MINUTE
+            await ringing.fire_due()
+            profile = await engine.profile("user_id", "U")
+            assert profile is not None
+            told.append(profile.computed.get("stays", 0))
+        assert told[-1] == 1
+        assert await fetch(postgres_dsn, "SELECT FROM decisions WHERE outcome = 'offered'") != []
+        left = await fetch(postgres_dsn, "SELECT due_at FROM timers WHERE id LIKE 'dwell %'")
+        assert len(left) == 1  # the fifteen minutes
+        engine.now = lanes.NOW + 20 * MINUTE
+        await ringing.fire_due()
+        profile = await engine.profile("user_id", "U")
+        assert profile is not None
+        assert profile.computed["stays"] == 1
+        assert await fetch(postgres_dsn, "SELECT FROM timers WHERE id LIKE 'dwell %'") == []
 
 
 SOON = RULES.replace("5m", "12s").replace("15m", "1h").encode()

@@ -3,20 +3,28 @@
 An app on the screen gets a fix a second. One in the background gets what its system allows, and its
 SDK sends in batches. The figures are those that the makers document:
 
-- iOS watches 20 regions for an app, and tells it that one was entered or left within 3 to 5 minutes
-  on average (https://developer.apple.com/documentation/corelocation/cllocationmanager/1423656-startmonitoring),
-  once the phone has been on the other side for 20 seconds
-  (https://developer.apple.com/documentation/corelocation/monitoring_the_user_s_proximity_to_geographic_regions).
-  A significant change of place wakes an app after 500 m or more, and not more often than every five
-  minutes (https://developer.apple.com/documentation/corelocation/cllocationmanager/startmonitoringsignificantlocationchanges()).
-- Android watches 100, and answers to them every couple of minutes where the app is in the background
-  (https://developer.android.com/develop/sensors-and-location/location/geofencing); it gives such an
-  app a position a few times each hour
-  (https://developer.android.com/about/versions/oreo/background-location-limits). Both watch nothing
-  smaller than 100 m well.
-- Segment's SDKs send after 20 events or 30 seconds
-  (https://segment.com/docs/connections/sources/catalog/libraries/mobile/apple/); an app that was woken
-  has some ten seconds, so that what it wanted to say sometimes waits for the next time.
+- iOS watches 20 regions for an app, and tells it that one was entered or left "within 3 to 5 minutes
+  on average, if not sooner" [1]: here evenly between one minute and five. It does so once the phone has
+  been on the other side for 20 seconds, at a distance from the edge that "is approximately 200 meters"
+  [2]; somebody who enters cannot be so far inside of a small circle, so that this holds for leaving.
+  A woken app has "around 10 seconds" [2]. A significant change of place, of 500 m or more, wakes an app
+  not "more frequently than once every five minutes" [3].
+- Android watches 100 for an app; in the background it answers "every couple of minutes" [4],
+  "approximately two minutes" [5], and gives a position "only a few times each hour" [6]: here four. A
+  circle is best no smaller than 100 to 150 m [4].
+- Segment's SDKs send after 20 events or 30 seconds, as they come (`flushAt`, `flushInterval`) [7].
+
+Nobody documents how exact a position in the background is (Wi-Fi gives 20 to 50 m [4]: here 40), how
+exact one under the sky, and how often the ten seconds are too short for sending: here once in ten.
+
+1. https://developer.apple.com/documentation/corelocation/cllocationmanager/startmonitoring(for:)
+2. https://developer.apple.com/library/archive/documentation/UserExperience/Conceptual/LocationAwarenessPG/RegionMonitoring/RegionMonitoring.html
+3. https://developer.apple.com/documentation/corelocation/cllocationmanager/startmonitoringsignificantlocationchanges()
+4. https://developer.android.com/develop/sensors-and-location/location/geofencing
+5. https://developer.android.com/develop/sensors-and-location/location/battery
+6. https://developer.android.com/about/versions/oreo/background-location-limits
+7. https://github.com/segmentio/analytics-swift/blob/main/Sources/Segment/Configuration.swift, and
+   https://github.com/segmentio/analytics-kotlin likewise
 
 The app keeps one slot for a circle around the phone: 19 and 99 are places, those that the engine
 tells it to watch for this very person (`POST /v1/geofences`). Woken because it entered one, outside of
@@ -47,6 +55,8 @@ _OWN: Final = ""
 """The name of the circle around the phone itself: leaving it, it asks again."""
 SMALLEST_REGION_METERS: Final = 100.0
 IOS_STAYS: Final = timedelta(seconds=20)
+IOS_AWAY_METERS: Final = 200.0
+"""So far outside of a region somebody is who left it."""
 IOS_TELLS: Final = (60.0, 300.0)
 """Between so many seconds after that: three minutes on average."""
 IOS_CHANGE_METERS: Final = 500.0
@@ -214,7 +224,8 @@ class _Background:
             sent += self._said(at, fix)
             self._ask_again(fix)
         for place in self._watched:
-            if _is_in(fix, place) is self._inside[place.id]:
+            away = IOS_AWAY_METERS if self._inside[place.id] else 0.0
+            if _is_in(fix, place, away) is self._inside[place.id]:
                 self._since.pop(place.id, None)
                 continue
             if at - self._since.setdefault(place.id, at) >= IOS_STAYS:
@@ -274,8 +285,10 @@ class _Background:
         self._asked, self._until = fix, at + timedelta(seconds=answer.refresh_after)
         around = max(SMALLEST_REGION_METERS, answer.refresh_radius)
         own = Region(_OWN, fix.latitude, fix.longitude, around, False, True, False)
+        before = self._watched
         self._watched = (*answer.regions, own)
-        kept = {place.id: self._inside[place.id] for place in answer.regions if place.id in self._inside}
+        known = frozenset(before)
+        kept = {place.id: self._inside[place.id] for place in answer.regions if place in known}
         self._inside = {place.id: kept.get(place.id, _is_in(fix, place)) for place in self._watched}
         self._since = {name: since for name, since in self._since.items() if name in kept}
 
@@ -284,9 +297,9 @@ def _between_fixes(one: Location, other: Location) -> float:
     return meters_between(one.latitude, one.longitude, other.latitude, other.longitude)
 
 
-def _is_in(fix: Location, place: Region) -> bool:
+def _is_in(fix: Location, place: Region, more_meters: float = 0.0) -> bool:
     away = meters_between(fix.latitude, fix.longitude, place.latitude, place.longitude)
-    return away <= place.radius
+    return away <= place.radius + more_meters
 
 
 def caught_share(ahead: timedelta, os: Os) -> float:

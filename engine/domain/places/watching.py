@@ -23,8 +23,9 @@ DEFAULT_LIMITS: Final = {"ios": 19, "android": 99}
 https://developer.apple.com/documentation/corelocation/monitoring-the-user-s-proximity-to-geographic-regions
 https://developer.android.com/develop/sensors-and-location/location/geofencing"""
 DELAY_SECONDS: Final = {"ios": 180.0, "android": 120.0}
-"""How late phones tell of a region entered: iOS after three minutes and more (Location and Maps
-Programming Guide), Android after two (the same page as above)."""
+"""How late phones tell of a region entered: iOS within 3 to 5 minutes on average, Android within some
+two. https://developer.apple.com/documentation/corelocation/cllocationmanager/startmonitoring(for:)
+https://developer.android.com/develop/sensors-and-location/location/battery"""
 WALKING_METERS_PER_SECOND: Final = 1.5
 DRIVING_METERS_PER_SECOND: Final = 14.0
 _DRIVES_FROM: Final = 4.0
