@@ -12,6 +12,7 @@ import pytest
 
 from engine.app import metrics
 from engine.app.backfill import EVENT, Backfill
+from engine.app.merges import Merges
 from engine.app.rehearsal import Rehearsal
 from engine.app.ruling import Ruling
 from engine.domain.offers.rules import RuleSet
@@ -196,6 +197,63 @@ async def test_events_go_on_meanwhile(postgres_dsn: str) -> None:
         await work
         wanted = oracle(after, [*first, *second])
         same_counts(await people(one, *wanted), wanted, after, one.now)
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_people_become_one_meanwhile(postgres_dsn: str, seed: int) -> None:
+    """An app's profile and a user's, of which one may be counted already and the other not yet."""
+    before, after = rule_set(BEFORE), rule_set(AFTER, PEOPLE)
+    events = history(seed, users=8, events=80)
+    events = [
+        msgspec.structs.replace(e, user_id=None, anonymous_id=f"app-{e.user_id}")
+        if int(e.message_id[1:]) % 2
+        else e
+        for e in events
+    ]
+    at = max(e.received_at for e in events)
+    joins = [
+        event(
+            Kind.IDENTIFY,
+            user=f"u{n}",
+            anonymous=f"app-u{n}",
+            message=f"join {n}",
+            at=at + timedelta(hours=n),
+        )
+        for n in range(8)
+    ]
+    async with engine(postgres_dsn, before) as one:
+        await tell(one, events)
+        one.rules = after
+        work, moving = backfill(one), Merges(one.store, one.cache.evict)
+        filling = asyncio.create_task(work.catch_up())
+        bringing = asyncio.create_task(moving.run())
+        try:
+            for join in joins:
+                one.now = join.received_at
+                await one.send(join)
+                moving.wake()
+            await filling
+            await moving.bring_over()
+            await fetch(postgres_dsn, "UPDATE backfill SET rests_until = now()")
+            await work.catch_up()
+        finally:
+            bringing.cancel()
+            await asyncio.gather(bringing, return_exceptions=True)
+        wanted = oracle(after, [*events, *joins])
+        found = await people(one, *wanted)
+        assert found.keys() == wanted.keys()
+        for user, person in found.items():
+            assert not person.absorbed
+            assert person.counted == wanted[user].counted
+            # What has left a window may still stand in the document, and is not read.
+            read, expected = (
+                {
+                    **profile_view(p, after.workspace, one.now),
+                    "audiences": set(follow(after, p, p, one.now).membership.since),
+                }
+                for p in (person, wanted[user])
+            )
+            assert read == expected
 
 
 async def test_it_goes_on_where_another_engine_stopped(

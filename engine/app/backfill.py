@@ -4,7 +4,7 @@ When either changed, it visits every profile in the order of their ids. For one 
 counts the event log, and hands the result to the lane with an event of the engine's own, behind what
 phones send; one that was changed meanwhile is counted again. Where it is stands in the database, so
 that any engine goes on with it. A minute later it looks at all of them once more, for those whom an
-engine touched that still went by the rules before.
+engine touched that still went by the rules before; and again, as long as somebody was always just changed.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class Backfill:
         self._clock = clock
         self._lease = str(uuid4())
         self._done = ""
+        self._left_out = 0
 
     async def run(self) -> None:
         while True:
@@ -101,9 +102,12 @@ class Backfill:
         waiting = [profile for profile in profiles if _needs(profile, rules, progress.round)]
         for start in range(0, len(waiting), RENEWED_AT_ONCE):
             group = waiting[start : start + RENEWED_AT_ONCE]
-            await asyncio.gather(*(self._renew(profile, rules, progress.round) for profile in group))
+            tried = await asyncio.gather(*(self._renew(profile, rules, progress.round) for profile in group))
+            self._left_out += tried.count(False)
         metrics.BACKFILLED.inc(len(waiting))
-        last, again = len(profiles) < VISITED_AT_ONCE, progress.round == 1
+        last, again = len(profiles) < VISITED_AT_ONCE, progress.round == 1 or self._left_out > 0
+        if last:
+            self._left_out = 0
         found = Progress(
             after=None if last else profiles[-1].id,
             visited=progress.visited + len(profiles),
@@ -116,8 +120,9 @@ class Backfill:
             log.info("backfill", visited=found.visited, renewed=found.renewed, finished=last)
         return found
 
-    async def _renew(self, profile: Profile, rules: RuleSet, round: int) -> None:
-        """Brings one profile up to date; raises what keeps it from being committed."""
+    async def _renew(self, profile: Profile, rules: RuleSet, round: int) -> bool:
+        """Brings one profile up to date; raises what keeps it from being committed. False where it was
+        always changed meanwhile."""
         for attempt in range(TRIES):
             if attempt:
                 await asyncio.sleep(0.05 * attempt)
@@ -125,7 +130,7 @@ class Backfill:
                     found = await session.profiles([profile.id])
                 profile = found[0][0]
             if not _needs(profile, rules, round):
-                return
+                return True
             if profile.absorbed:  # rows of another profile are still on their way
                 continue
             recount = None
@@ -133,14 +138,15 @@ class Backfill:
             if profile.account:
                 missing = rollups = ()
             if missing or rollups or (profile.accounts and profile.handed_on != rollups_of(rules)):
-                counting = Recounting(rules, profile, missing, rollups)
+                counting = Recounting(rules, missing, rollups)
                 async for page in stored.log(self._store.pool, profile):
                     for body, facts in page:
                         counting.take(_logged(body, facts))
                 recount = Recount(profile.seq, counting.states, counting.of_accounts)
             if await self._submit(profile, recount, rules, round):
-                return
+                return True
         log.warning("backfill_left_out", tries=TRIES)
+        return False
 
     async def _submit(self, profile: Profile, recount: Recount | None, rules: RuleSet, round: int) -> bool:
         """Whether that was it: False where something had happened to the person meanwhile."""

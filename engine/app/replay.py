@@ -248,7 +248,7 @@ class Replay:
         profile = self.rehearsal.profiles.get(row.profile_id)
         if profile is None or not (missing := lacking(profile, ruling.rules.workspace)):
             return None
-        counting = Recounting(ruling.rules, profile, missing)
+        counting = Recounting(ruling.rules, missing)
         for one in self._log:
             if one is row:
                 break

@@ -178,8 +178,8 @@ def facts_of(
         facts["weather"] = seen.sky
     if pending.slots.placements:
         facts["slots"] = {"placements": pending.slots.placements, "limit": pending.slots.limit}
-    if seen.profile.timezone is None and seen.profile.presence.zone is not None:
-        facts["zone"] = seen.profile.presence.zone
+    if (zone := seen.profile.zone or "") != seen.event.context.get("timezone", ""):
+        facts["zone"] = zone  # else the event says so itself
     if seen.company is not None:
         facts["account"] = seen.company.told
     if places := [(t.kind, t.name, t.fence.id, t.at) for t in seen.triggers if t.fence is not None]:

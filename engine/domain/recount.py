@@ -18,17 +18,16 @@ from engine.domain.decide import TRIGGERS
 from engine.domain.offers import caps
 from engine.domain.offers.rules import Computed, RuleSet, TriggerKind
 from engine.domain.offers.scope import Scope
-from engine.domain.people import computed, fold
+from engine.domain.people import computed
 from engine.domain.people.account_feeds import by_digest
-from engine.domain.people.events import Event, Sender
-from engine.domain.people.profiles import Profile
+from engine.domain.people.events import Event
 from engine.domain.people.timers import is_internal
 from engine.domain.views import event_view, fence_view
 
 
 class Logged(msgspec.Struct, frozen=True, kw_only=True):
-    """An event of the log: when it was folded in, the zone that the person was in where no phone had
-    stated one, and the visits (kind, name, geofence, at) that it showed then."""
+    """An event of the log: when it was folded in, the zone that the person was in where that is not what
+    the event itself says, and the visits (kind, name, geofence, at) that it showed then."""
 
     event: Event
     now: datetime
@@ -45,7 +44,6 @@ class Recounting:
     def __init__(
         self,
         rules: RuleSet,
-        profile: Profile,
         traits: Iterable[Computed],
         rollups: Iterable[Computed] = (),
     ) -> None:
@@ -53,7 +51,6 @@ class Recounting:
         self._of_accounts: dict[str, dict[str, Any]] = {}
         self._rules = rules
         self._wanted = {trait.name for trait in traits}
-        self._person = msgspec.structs.replace(profile, seq=0, timezone=None, locale=None)
         self._told: set[tuple[str, str]] = set()
         self._states: dict[str, Any] = {}
 
@@ -77,7 +74,8 @@ class Recounting:
         if message in self._told:  # two people had it who are one now
             return
         self._told.add(message)
-        zone = caps.zone(self._stated_zone(logged) or logged.zone, rules.workspace.timezone)
+        stated = event.context.get("timezone") if logged.zone is None else logged.zone
+        zone = caps.zone(stated, rules.workspace.timezone)
         for kind, name, fence, at in _triggers(logged):
             counted = rules.computed_by_trigger.get((kind, name), ())
             if missing := [trait for trait in counted if trait.name in self._wanted]:
@@ -104,19 +102,6 @@ class Recounting:
                 )
                 state, _ = computed.count_in(state, missing, scope, at, inner.workspace)
         self._of_accounts[account] = state
-
-    def _stated_zone(self, logged: Logged) -> str | None:
-        person, event = self._person, logged.event
-        timezone, locale = fold.zone_and_locale(person, event)
-        seen = max(person.last_seen if person.seq else logged.now, event.timestamp)
-        self._person = msgspec.structs.replace(
-            person,
-            seq=person.seq + 1,
-            last_seen=person.last_seen if event.sender is Sender.ENGINE else seen,
-            timezone=timezone,
-            locale=locale,
-        )
-        return timezone
 
 
 def _triggers(logged: Logged) -> Iterable[tuple[TriggerKind, str, str, datetime]]:
