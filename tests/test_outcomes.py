@@ -248,10 +248,10 @@ async def test_an_action_is_a_row_of_the_outbox_that_waits_for_its_webhook(postg
         reply = await engine.send(arrival("ada", traits={"first_name": "Ada"}), placed)
         assert [d.channel for d in reply.decisions] == ["webhook"]
         (row,) = await fetch(postgres_dsn, "SELECT * FROM outbox")
-        assert (row["provider"], row["lease"]) == ("webhook", None)
+        assert (row["provider"], row["lease"]) == ("receiver:kitchen", None)
         outbox = Outbox(engine.store.pool)
         assert await outbox.claim(10, ["fcm"], lanes.NOW) == []
-        (send,) = await outbox.claim(10, ["webhook"], lanes.NOW)
+        (send,) = await outbox.claim(10, ["receiver:kitchen"], lanes.NOW)
         assert isinstance(send, Send)
         assert send.payload == Call(
             webhook="kitchen",

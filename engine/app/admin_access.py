@@ -31,6 +31,7 @@ ROLES = ("viewer", "marketer", "operator", "privacy")
 _PEOPLE = (
     *("/admin/profiles", "/admin/accounts", "/admin/erasures"),
     *("/admin/decisions", "/admin/rejected", "/admin/live"),
+    "/admin/receivers",
 )
 _RIGHTS = ("/admin/profiles/erase", "/admin/profiles/restrict", "/admin/profiles/correct")
 _LOOKS = ("/admin/profiles/lookup", "/admin/profiles/export")

@@ -13,7 +13,9 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from engine.adapters.addresses import allowed
 from engine.adapters.fcm import Fcm, read_credentials
+from engine.adapters.postgres.changes import Changes
 from engine.adapters.postgres.notices import listen
 from engine.adapters.postgres.outbox import Outbox, Send
 from engine.adapters.postgres.pauses import Pauses
@@ -30,17 +32,21 @@ from engine.app.keys import Keys
 from engine.app.lane import Lane
 from engine.app.merges import Merges
 from engine.app.permits import why_not
+from engine.app.receivers import Receivers
+from engine.app.registering import unknown_to
 from engine.app.reloading import Reloading, changes, from_database, from_folders
 from engine.app.rulesets import Checked, Files
 from engine.app.ruling import Ruling
 from engine.app.sender import Sender
 from engine.app.settings import PUBLISHED, Settings
+from engine.app.sharing import Sharing
 from engine.app.sweeps import Sweeps
 from engine.app.tick import Pipeline
 from engine.app.timers import Timers
 from engine.app.vacuums import Vacuums
 from engine.app.weather import Weather
 from engine.domain.offers.pauses import NOTHING_HELD, Held, held, paused
+from engine.domain.sharing.readers import why_not as why_not_told
 
 LOOK_SECONDS = 1.0
 """How often an engine looks at what others did, where no notice comes."""
@@ -80,6 +86,7 @@ class Engine:
         self._background: list[asyncio.Task[None]] = []
         self._changed = asyncio.Event()
         self._told: frozenset[str] = frozenset()
+        self._missing: frozenset[tuple[str, str]] = frozenset()
         self._reloads: set[asyncio.Task[None]] = set()
 
     @property
@@ -110,6 +117,7 @@ class Engine:
             on_settled=lambda: self.timers.wake(),
             paused=lambda: self.ruling.rules.paused,
         )
+        self.sharing = Sharing(Changes(self.store.pool), self._not_told)
         self._sky = OpenMeteo(settings.weather_url) if settings.weather_url is not None else None
         self.weather = Weather(self._sky) if self._sky is not None else None
         self.cache = ProfileCache(settings.cache_mb * 1024 * 1024)
@@ -124,6 +132,8 @@ class Engine:
             weather=self.weather,
             merged=lambda: self.merges.wake(),
             fed=lambda: self.timers.wake(),
+            sharing=lambda: self.receivers.told(self.ruling.rules),
+            shared=self.sharing.wake,
         )
         self.lane = Lane(pipeline)
         self.merges = Merges(self.store, self.cache.evict)
@@ -139,6 +149,20 @@ class Engine:
             before=self._follow if self._replay is not None else None,
         )
         await self.sender.start()
+        own = frozenset(providers)
+
+        def know(receivers: frozenset[str]) -> None:
+            pipeline.providers = own | receivers
+
+        self.receivers = Receivers(
+            self.store.pool,
+            self.sender,
+            self.sharing,
+            allowed(settings.receivers_allow),
+            self.clock,
+            know,
+        )
+        await self.receivers.look()
         self._lane_task = asyncio.create_task(self.lane.run(), name="lane")
         ringing = self.timers.run() if self._replay is None else self.timers.run_replay()
         self._timers_task = asyncio.create_task(ringing, name="timers")
@@ -177,7 +201,7 @@ class Engine:
         await asyncio.gather(*background, return_exceptions=True)
         self.lane.close()
         await self._lane_task
-        await self.sender.stop()
+        await asyncio.gather(self.sender.stop(), self.sharing.stop())
         if self._sky is not None:
             await self._sky.close()
         await self.store.close()
@@ -247,8 +271,17 @@ class Engine:
             self._changed.clear()
             told, self._told = self._told, frozenset()
             await self._safely(self.look_at_pauses())
+            await self._safely(self.receivers.look())
+            self._warn_of_receivers()
             if "reload" in told or not self._follows_folders:
                 await self._safely(self.reloading.reload(anew="reload" in told))
+
+    def _warn_of_receivers(self) -> None:
+        """Once for each that rules name and nobody took in."""
+        missing = frozenset(unknown_to(self.ruling.rules, self.receivers.all))
+        for action, webhook in sorted(missing - self._missing):
+            log.warning("receiver_unknown", action=action, receiver=webhook, consequence="its calls wait")
+        self._missing = missing
 
     def _held(self) -> Held:
         rules = self.ruling.rules
@@ -283,6 +316,14 @@ class Engine:
         return {
             send.id: why_not(send, people.get(send.profile_id), purposes.get(send.purpose)) for send in sends
         }
+
+    async def _not_told(self, receiver: str, ids: Sequence[str]) -> dict[str, str | None]:
+        """Asked right before a receiver is told of people: consent may be gone since."""
+        one = self.receivers.all.get(receiver)
+        purpose = self.ruling.rules.workspace.purposes.get(one.purpose or "") if one is not None else None
+        async with self.store.session() as session:
+            people = await session.standing(sorted(set(ids)))
+        return {profile: why_not_told(people.get(profile), purpose) for profile in ids}
 
     async def _follow(self, body: bytes) -> None:
         """Moves the replay clock to the body's `sentAt`, and fires what became due on the way."""

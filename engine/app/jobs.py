@@ -10,6 +10,7 @@ import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from engine.adapters.postgres import audiences
+from engine.adapters.postgres.changes import Changes
 from engine.adapters.postgres.graph import forget_snapshots
 from engine.adapters.postgres.partitions import drop_old_partitions, make_partitions
 from engine.adapters.postgres.store import Store, StoreError
@@ -19,6 +20,8 @@ SEEN_KEPT = timedelta(days=40)
 REJECTED_KEPT = timedelta(days=14)
 POSITIONS_AT_ONCE = 5000
 SETTLED_KEPT = timedelta(days=7)
+CHANGES_KEPT = timedelta(days=14)
+"""Messages that a receiver did not take, or that wait for one that is disabled."""
 SIZES_KEPT = timedelta(days=400)
 """Of audiences, by the hour."""
 
@@ -40,6 +43,7 @@ async def keep_house(store: Store, retention: Mapping[str, timedelta]) -> None:
         "rejected": lambda: store.fetch("expired_rejected", now - REJECTED_KEPT),
         "rejected_counts": lambda: store.fetch("expired_rejected_counts", (now - REJECTED_KEPT).date()),
         "outbox": lambda: store.fetch("expired_outbox", now - SETTLED_KEPT),
+        "changes": lambda: Changes(store.pool).expire(now - CHANGES_KEPT),
         "merges": lambda: forget_snapshots(store.pool, now - REVERSIBLE),
         "audiences": lambda: _audience_sizes(store, now),
     }

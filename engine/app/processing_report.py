@@ -3,12 +3,13 @@ people, for which purposes, who gets it, and for how long."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from engine.domain.offers.rules import RuleSet
 from engine.domain.people.sources import CORRECTION, PARTIES
+from engine.domain.sharing.receivers import Receiver
 
 
 class Datum(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,8 +43,8 @@ class Processing(msgspec.Struct, frozen=True, kw_only=True):
     after_erasure: str = msgspec.field(name="afterErasure")
 
 
-def processing(rules: RuleSet) -> Processing:
-    """The records that follow from a rule set."""
+def processing(rules: RuleSet, receivers: Sequence[Receiver] = ()) -> Processing:
+    """The records that follow from a rule set, and from who is told of people."""
     workspace = rules.workspace
     everything = sorted(workspace.purposes)
     until_erased = "until it is overwritten or the person is erased"
@@ -96,7 +97,7 @@ def processing(rules: RuleSet) -> Processing:
             basis=purpose.basis,
             unknown=purpose.unknown,
             offers=sorted(offer.id for offer in rules.offers.values() if offer.purpose == purpose.name),
-            recipients=_recipients(rules, purpose.name),
+            recipients=_recipients(rules, purpose.name, receivers),
         )
         for purpose in workspace.purposes.values()
     ]
@@ -115,14 +116,20 @@ def _readers(rules: RuleSet, name: str, everything: Iterable[str]) -> list[str]:
     return sorted(purpose.name for purpose in readers) if readers is not None else list(everything)
 
 
-def _recipients(rules: RuleSet, purpose: str) -> list[str]:
-    """Who is told when something of that purpose is sent."""
+def _recipients(rules: RuleSet, purpose: str, receivers: Sequence[Receiver]) -> list[str]:
+    """Who is told when something of that purpose is sent, and who is told of people for it."""
     pushes = any(offer.push is not None and offer.purpose == purpose for offer in rules.offers.values())
     hooks = {a.webhook for a in rules.actions.values() if a.purpose == purpose and a.webhook}
     return [
         *(["push services (FCM, APNs, Web Push)"] if pushes else []),
         *sorted(f"webhook {h}" for h in hooks),
+        *sorted(_told(one) for one in receivers if one.topics and one.purpose == purpose),
     ]
+
+
+def _told(receiver: Receiver) -> str:
+    less = f", without {', '.join(receiver.without)}" if receiver.without else ""
+    return f"{receiver.name} ({', '.join(receiver.topics)}{less})"
 
 
 def _days(rules: RuleSet, what: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 
@@ -57,18 +57,29 @@ def read(rules: Path, models: Path) -> Files:
     return Files(read_folder(rules), read_folder(models) if models.is_dir() else {})
 
 
-def check(rules: Path, models: Path, now: datetime | None = None, tell: Tell = say_nothing) -> Checked:
+def check(
+    rules: Path,
+    models: Path,
+    now: datetime | None = None,
+    tell: Tell = say_nothing,
+    receivers: Callable[[], frozenset[str] | None] = lambda: None,
+) -> Checked:
     """Reads, checks and compiles a workspace. Everything that is wrong with it is in `problems`; where
     nothing is, and with `now`, also what is hardly meant. `tell` hears how far very many geofences have come.
+    `receivers` says which exist, if it knows; it is asked only where some are named.
 
     Raises:
         OSError: one of the folders cannot be read.
     """
-    return build(read(rules, models), now, tell)
+    return build(read(rules, models), now, tell, receivers=receivers)
 
 
 def build(
-    files: Files, now: datetime | None = None, tell: Tell = say_nothing, memory: Memory | None = None
+    files: Files,
+    now: datetime | None = None,
+    tell: Tell = say_nothing,
+    memory: Memory | None = None,
+    receivers: Callable[[], frozenset[str] | None] = lambda: None,
 ) -> Checked:
     """Checks and compiles the files of a workspace. With `memory`, what did not change since it was last
     given is taken over."""
@@ -79,7 +90,8 @@ def build(
     if loaded.rule_set is not None and not refused:
         ruling = Ruling(loaded.rule_set, predictors)
         if now is not None:
-            problems += advice(loaded.said, loaded.rule_set, now)
+            known = receivers() if loaded.rule_set.actions else None
+            problems += advice(loaded.said, loaded.rule_set, now, known)
     return Checked(ruling, in_order(problems), loaded.sources, files)
 
 

@@ -18,15 +18,14 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from typing import Protocol
 
-import msgspec
 import structlog
 
 from engine.adapters.postgres.outbox import Outbox
 from engine.adapters.postgres.store import StoreError
 from engine.app import sender_metrics as metrics
-from engine.app.breaker import Breaker, Pass
+from engine.app.breaker import Pass
+from engine.app.sender_line import Held, Line, Pace, Provider
 from engine.domain.offers import delivery
 from engine.domain.offers.delivery import Outcome, Retry, Send, Settlement, Stop, Verdict
 from engine.domain.offers.pauses import NOTHING_PAUSED, Paused
@@ -34,61 +33,9 @@ from engine.domain.offers.pauses import NOTHING_PAUSED, Paused
 log = structlog.get_logger()
 
 
-class Provider(Protocol):
-    """An adapter of a push service."""
-
-    async def deliver(self, send: Send, ttl: timedelta, jitter: float) -> Verdict:
-        """Sends one push that is worth reading for `ttl`; `jitter` is in [0, 1)."""
-
-    async def aclose(self) -> None:
-        """Ends its connections."""
-
-
 Permits = Callable[[Sequence[Send]], Awaitable[Mapping[str, str | None]]]
 """Why each send (by id) must not go out any more, or None where it may. One that is missing from
 the answer does not go out."""
-
-
-class Pace(msgspec.Struct, frozen=True, kw_only=True):
-    """How much at once, and how long. A lease must outlast its margin, and the margin a send's
-    deadline and the question before it, or a push may go out that another engine has claimed."""
-
-    in_flight: int = 50
-    queued: int = 10_000
-    claimed: int = 200
-    settled: int = 500
-    claim_every_seconds: float = 1.0
-    lease_seconds: float = 30.0
-    lease_margin_seconds: float = 12.0
-    permits_seconds: float = 2.0
-    deadline_seconds: float = 9.0
-    faults_to_open: int = 10
-    open_seconds: float = 10.0
-    database_pause_seconds: float = 0.5
-
-
-class _Held(msgspec.Struct, frozen=True):
-    """A send of ours, until the lease ends (seconds, monotonic)."""
-
-    send: Send
-    until: float
-
-
-class _Line:
-    """What is on its way to one provider."""
-
-    def __init__(self, provider: str, adapter: Provider, pace: Pace) -> None:
-        self.provider = provider
-        self.adapter = adapter
-        self.queue: deque[_Held] = deque()
-        self.starting = 0
-        self.tasks: set[asyncio.Task[None]] = set()
-        self.breaker = Breaker(pace.faults_to_open, pace.open_seconds)
-        self.changed = asyncio.Event()
-
-    @property
-    def is_busy(self) -> bool:
-        return bool(self.queue or self.starting or self.tasks)
 
 
 class Sender:
@@ -117,7 +64,7 @@ class Sender:
         self._on_settled = on_settled
         self._paused = paused
         self._jitter = jitter
-        self._lines = {name: _Line(name, adapter, self._pace) for name, adapter in providers.items()}
+        self._lines = {name: Line(name, adapter, self._pace) for name, adapter in providers.items()}
         self._unsettled: deque[Settlement] = deque()
         self._to_settle = asyncio.Event()
         self._turned = asyncio.Event()
@@ -125,13 +72,38 @@ class Sender:
         self._database_is_well = True
         self._stopping = False
         self._loops: list[asyncio.Task[None]] = []
+        self._ending: set[asyncio.Task[None]] = set()
         self._settler: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Starts to send what is taken, and what is found in the outbox."""
         self._settler = asyncio.create_task(self._settle_loop())
         self._loops = [asyncio.create_task(self._claim_loop())]
-        self._loops += [asyncio.create_task(self._start_loop(line)) for line in self._lines.values()]
+        for line in self._lines.values():
+            line.loop = asyncio.create_task(self._start_loop(line))
+
+    def open(self, provider: str, adapter: Provider) -> None:
+        """Sends to one more provider from now on."""
+        line = self._lines[provider] = Line(provider, adapter, self._pace)
+        line.loop = asyncio.create_task(self._start_loop(line))
+        self.wake()
+
+    def close(self, provider: str) -> None:
+        """Sends nothing more to a provider from now on: what waits is given back, what is on its way
+        comes to its end, and its adapter is closed."""
+        line = self._lines.pop(provider)
+        task = asyncio.create_task(self._end(line))
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _end(self, line: Line) -> None:
+        await _cancel([line.loop] if line.loop is not None else [])
+        self._settle(*(delivery.released(held.send) for held in line.queue))
+        line.queue.clear()
+        await asyncio.gather(*line.tasks, return_exceptions=True)
+        await line.adapter.aclose()
+        if line.provider not in self._lines:
+            metrics.forget(line.provider)
 
     def take(self, sends: Sequence[Send], leased_at: float | None = None) -> None:
         """Takes over sends committed under our lease, which began no earlier than `leased_at`
@@ -165,11 +137,12 @@ class Sender:
         flight and for what is to be settled. What is not over by then is left to its lease. Closes
         the providers."""
         self._stopping = True
-        await _cancel(self._loops)
+        await _cancel([*self._loops, *(line.loop for line in self._lines.values() if line.loop is not None)])
         for line in self._lines.values():
             self._settle(*(delivery.released(held.send) for held in line.queue))
             line.queue.clear()
         await self.drain(seconds)
+        await _cancel([*self._ending])
         in_flight = [task for line in self._lines.values() for task in line.tasks]
         await _cancel([*in_flight, *([self._settler] if self._settler else [])])
         for line in self._lines.values():
@@ -181,12 +154,14 @@ class Sender:
         until = leased_at + self._pace.lease_seconds
         for send in sends:
             line = self._lines.get(send.provider)
-            if line is None:
+            if line is None and send.expires_at > self._now():
+                self._settle(delivery.released(send))  # its line was closed a moment ago
+            elif line is None:
                 self._settle(delivery.dropped(send, "no_provider", self._now()))
             elif len(line.queue) >= self._pace.queued:
                 metrics.OVERFLOWED.labels(send.provider).inc()
             else:
-                line.queue.append(_Held(send, until))
+                line.queue.append(Held(send, until))
                 line.changed.set()
         self._show()
 
@@ -223,7 +198,7 @@ class Sender:
 
     # out: one line's sends, each looked at once more
 
-    async def _start_loop(self, line: _Line) -> None:
+    async def _start_loop(self, line: Line) -> None:
         while True:
             room = self._pace.in_flight - len(line.tasks)
             if not line.queue or room <= 0 or not self._database_is_well:
@@ -238,7 +213,7 @@ class Sender:
                 line.starting = 0
                 self._show()
 
-    async def _start(self, line: _Line, batch: Sequence[_Held]) -> None:
+    async def _start(self, line: Line, batch: Sequence[Held]) -> None:
         """Sends what may still go out. Nothing awaits after the last look at it."""
         waiting = [held for held in batch if self._is_worth_asking(line, held)]
         if not waiting:
@@ -264,7 +239,7 @@ class Sender:
                 task = asyncio.create_task(self._deliver(line, held.send, by))
                 line.tasks.add(task)
 
-    def _is_worth_asking(self, line: _Line, held: _Held) -> bool:
+    def _is_worth_asking(self, line: Line, held: Held) -> bool:
         """Whether the send may start as far as time goes; it is settled otherwise."""
         clock, send = time.monotonic(), held.send
         if send.expires_at <= self._now():
@@ -281,7 +256,7 @@ class Sender:
         paused = self._paused()
         return bool(paused) and paused.stop(*send.made_by) is not None
 
-    async def _deliver(self, line: _Line, send: Send, by: Pass) -> None:
+    async def _deliver(self, line: Line, send: Send, by: Pass) -> None:
         started, jitter = time.monotonic(), self._jitter()
         if send.possible_duplicate:
             metrics.POSSIBLE_DUPLICATES.labels(line.provider).inc()
@@ -304,7 +279,7 @@ class Sender:
         self._learn(line, verdict, by)
         self._settle(delivery.settlement(send, verdict, self._now()))
 
-    def _learn(self, line: _Line, verdict: Verdict, by: Pass) -> None:
+    def _learn(self, line: Line, verdict: Verdict, by: Pass) -> None:
         """What the verdict says of the provider itself."""
         now = time.monotonic()
         match verdict:

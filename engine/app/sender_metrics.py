@@ -47,3 +47,9 @@ SEND_SECONDS = Histogram(
     ["provider"],
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0),
 )
+
+
+def forget(provider: str) -> None:
+    """Shows nothing under way to a provider that is none any more."""
+    for gauge in (QUEUED, IN_FLIGHT, STOPPED):
+        gauge.labels(provider).set(0)

@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from engine.adapters.addresses import allowed
+
 PREFIX = "VIEWFINDER_"
 PUBLISHED = "db"
 """As VIEWFINDER_RULES: what was published, instead of a folder."""
@@ -58,6 +60,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     webpush_key_file: str | None = None
     webpush_subject: str | None = None
     weather_url: str | None = None
+    receivers_allow: tuple[str, ...] = ()
     clock: Literal["system", "replay"] = "system"
     silence_minutes: int = 30
     cache_mb: int = 256
@@ -86,6 +89,12 @@ def _names(value: str) -> tuple[str, ...]:
     found = tuple(part.strip() for part in value.split(",") if part.strip())
     if not found:
         raise ValueError("needs at least one key, comma-separated")
+    return found
+
+
+def _hosts(value: str) -> tuple[str, ...]:
+    found = tuple(part.strip() for part in value.split(",") if part.strip())
+    allowed(found)
     return found
 
 
@@ -152,6 +161,12 @@ SETTINGS: tuple[Setting, ...] = (
         "weather_url",
         _http,
         "where the weather is read, such as https://api.open-meteo.com; without it rules know none",
+    ),
+    Setting(
+        "receivers_allow",
+        _hosts,
+        "hosts and networks inside that receivers may be at, such as crm.example,10.2.0.0/16,127.0.0.1; "
+        "only there may they be http:// rather than https://",
     ),
     Setting(
         "clock",

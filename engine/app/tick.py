@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from uuid import uuid4
@@ -31,6 +31,7 @@ from engine.app.rounds import decide_units
 from engine.app.ruling import Ruling
 from engine.app.succession import succeeded
 from engine.app.unit import Asked, Turn, Unit, components
+from engine.app.unit_changes import change_rows
 from engine.app.weather import Weather
 from engine.domain.offers.decisions import Decision, is_worth_telling
 from engine.domain.offers.rules import Namespace, RuleSet
@@ -44,6 +45,7 @@ from engine.domain.people.profiles import (
     new_profile,
     profile_id_of,
 )
+from engine.domain.sharing.readers import Told
 
 DECIDE_BUDGET_SECONDS = 0.025
 STARVED_AFTER = 2
@@ -76,18 +78,22 @@ class Pipeline:
         merged: Callable[[], None] = lambda: None,
         fed: Callable[[], None] = lambda: None,
         budget_seconds: float = DECIDE_BUDGET_SECONDS,
+        sharing: Callable[[], Told | None] = lambda: None,
+        shared: Callable[[Iterable[str]], None] = lambda _: None,
     ) -> None:
         self.store = store
         self._cache = cache
         self._ruling = ruling
         self._clock = clock
         self._secret = secret
-        self._providers = providers
+        self.providers = providers
         self._take_sends = take_sends
         self._weather = weather
         self._merged = merged
         self._fed = fed
         self._budget_seconds = budget_seconds
+        self._sharing = sharing
+        self._shared = shared
         self._contended: dict[str, float] = {}
 
     @property
@@ -186,14 +192,14 @@ class Pipeline:
                 rules=ruling.rules,
                 now=now,
                 lease=str(uuid4()),
-                providers=self._providers,
+                providers=self.providers,
                 is_kept=is_kept,
                 weather=self._weather,
             )
             decide_units(units, ruling, turn, time.perf_counter() + self._budget_seconds)
             decided = time.perf_counter()
             leased_at = time.monotonic()
-            lost = await self._commit(units, session)
+            lost = await self._commit(units, session, now)
             committed = time.perf_counter()
         carried = await self._answer(units, lost, leased_at)
         metrics.TICK_EVENTS.observe(len(batch))
@@ -313,7 +319,7 @@ class Pipeline:
     # commit
 
     async def _commit(
-        self, units: list[Unit], session: Session
+        self, units: list[Unit], session: Session, now: datetime
     ) -> dict[int, list[tuple[str, str, str, int]]]:
         """Writes all units. Answers the numbers of those that were not written, each with the
         messages that were stored before."""
@@ -322,7 +328,12 @@ class Pipeline:
             unit.rows(number, commit)
         if not commit.profiles:
             return {}
+        if (sharing := self._sharing()) is not None:
+            for number, unit in enumerate(units):
+                commit.changes += change_rows(number, unit, sharing, now)
         lost = await session.commit(commit)
+        if commit.changes:
+            self._shared({change.receiver for change in commit.changes})
         refused: dict[int, list[tuple[str, str, str, int]]] = {number: [] for number in lost.units}
         for hit in lost.hits:
             refused[hit.unit].append((hit.profile_id, hit.sender, hit.message_id, hit.seq))

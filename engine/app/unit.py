@@ -54,6 +54,7 @@ from engine.domain.people.profiles import (
     profile_id_of,
 )
 from engine.domain.people.timers import Alarms, Timer
+from engine.domain.sharing.changes import OUTCOMES
 
 _json = msgspec.json.Encoder().encode
 
@@ -155,6 +156,15 @@ class Unit:
 
     def profile(self, profile_id: str) -> Profile | None:
         return self.written.get(profile_id) or self._base.get(profile_id)
+
+    def before(self, profile_id: str) -> Profile | None:
+        """The profile as it was loaded."""
+        return self._base.get(profile_id)
+
+    @property
+    def outcomes(self) -> list[EventRow]:
+        """The rows of what became of sends."""
+        return [row for row in self._event_rows if row.sender == "engine" and row.name in OUTCOMES]
 
     def owner_of(self, key: IdentityKey) -> Profile | None:
         """The profile whose document lists `key`: the index only hints."""

@@ -16,12 +16,10 @@ from engine.domain.offers.decisions import Message
 from engine.domain.offers.rules import RuleSet
 from engine.domain.people.profiles import Membership, Profile, Seat, bucket_of, members_of
 from engine.domain.places.presence import SILENCE
+from engine.domain.sharing.receivers import PREFIX
 
 PROVIDERS = {"ios": "apns", "web": "webpush"}
 """Where a push to a device of this type goes unless the device says otherwise; else FCM."""
-
-WEBHOOK = "webhook"
-"""The provider of actions."""
 
 NOWHERE = Membership()
 """In no audience: of somebody who was not there before."""
@@ -56,15 +54,16 @@ def seat_rows(number: int, before: Mapping[str, Seat], profile: Profile) -> Iter
 def call_of(
     sending: Sending, body: Mapping[str, Any], profile: Profile, lease: str, providers: frozenset[str]
 ) -> Send:
-    """The outbox row of an action, leased to this engine where it calls webhooks."""
+    """The outbox row of an action, leased to this engine where it knows the receiver."""
     decision, candidate = sending.decision, sending.candidate
     webhook = candidate.offer.webhook
     assert webhook is not None
+    provider = PREFIX + webhook.name
     return Send(
         bucket=bucket_of(profile.id),
         id=decision.id,
         profile_id=profile.id,
-        provider=WEBHOOK,
+        provider=provider,
         purpose=candidate.purpose.name,
         payload=Call(
             webhook=webhook.name,
@@ -75,7 +74,7 @@ def call_of(
         ),
         expires_at=decision.expires_at or decision.decided_at,
         attempts=0,
-        lease=lease if WEBHOOK in providers else "",
+        lease=lease if provider in providers else "",
     )
 
 

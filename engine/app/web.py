@@ -29,6 +29,7 @@ from engine.app.routes import (
     health,
     identities,
     imports,
+    receivers,
     rights,
     sdk_settings,
 )
@@ -59,7 +60,7 @@ def litestar_app(engine: Engine | None = None) -> Litestar:
             sdk_settings.rudder_settings,
             decide.decide,
             geofences.geofences,
-            admin.router(*rights.HANDLERS, *identities.HANDLERS),
+            admin.router(*rights.HANDLERS, *identities.HANDLERS, *receivers.HANDLERS),
             accounts.router,
             audiences.router,
             imports.router,

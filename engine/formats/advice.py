@@ -18,7 +18,7 @@ from engine.formats.advice_conditions import condition_advice
 from engine.formats.advice_messages import message_advice
 from engine.formats.advice_phones import phone_advice
 from engine.formats.located_yaml import AnyNode, Entry, ListNode, MapNode
-from engine.formats.problems import Problem
+from engine.formats.problems import Problem, did_you_mean
 from engine.formats.workspace_sections import Sections
 
 _PLACED = (TriggerKind.ENTER, TriggerKind.EXIT, TriggerKind.DWELL, TriggerKind.APPROACH)
@@ -43,13 +43,18 @@ _NARROWER_OFFER = _OPEN_OFFER | {"starts", "ends"}
 """Fields that take away people or times, and nothing else."""
 
 
-def advice(said: Sections, rules: RuleSet, now: datetime) -> tuple[Problem, ...]:
-    """Every warning, in no order. `now` is for what is over by then."""
+def advice(
+    said: Sections, rules: RuleSet, now: datetime, receivers: frozenset[str] | None = None
+) -> tuple[Problem, ...]:
+    """Every warning, in no order. `now` is for what is over by then; `receivers` are those that exist,
+    where that is known."""
     found: list[Problem] = []
     for word, entry in said.offers.items():
         offer = rules.offers[word]
         found += _offer(entry, offer, rules, now)
     found += message_advice(said.offers)
+    if receivers is not None:
+        found += _unknown_receivers(said, rules, receivers)
     ruled = [(said.rules[word], rule) for word, rule in rules.rules.items()]
     for entry, rule in ruled:
         found += _dates(entry, rule, rules, now)
@@ -225,6 +230,18 @@ def _unused_audiences(said: Sections, rules: RuleSet) -> Iterator[Problem]:
         if word in named or word in used or any(word in t for n, t in conditions.items() if n != word):
             continue
         yield entry.key.problem(f'no rule, offer or model asks for the audience "{word}"')
+
+
+def _unknown_receivers(said: Sections, rules: RuleSet, receivers: frozenset[str]) -> Iterator[Problem]:
+    for word, entry in said.actions.items():
+        webhook = rules.actions[word].webhook
+        if webhook is not None and webhook.name not in receivers:
+            node = _field(entry, "webhook").node
+            hint = did_you_mean(webhook.name, receivers)
+            hint = hint or f"take it in with: viewfinder receivers add {webhook.name} URL"
+            yield node.problem(
+                f'there is no receiver "{webhook.name}": its calls wait until they expire', hint
+            )
 
 
 def _written(entry: Entry) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from engine.domain.offers.expressions import Expression
+from engine.domain.offers.patterns import changed_audience
 from engine.domain.offers.propensity import ModelCard
 from engine.domain.offers.rules import (
     Audience,
@@ -20,6 +21,7 @@ from engine.domain.offers.rules import (
     Purpose,
     Rule,
     TraitDeclaration,
+    TriggerKind,
     Workspace,
 )
 from engine.formats.located_scalar import place_in
@@ -192,6 +194,27 @@ def _of_audience(name: str, of: Uses) -> Iterator[tuple[str, str]]:
     for path in sorted(audience.condition.reads) if audience is not None else ():
         for trait, way in _leads_to(path, of):
             yield trait, f" through the audience {name}{way}"
+
+
+def behind(path: str, of: Uses) -> frozenset[str]:
+    """The paths of the restricted traits that a path leads to, through audiences and models as well."""
+    return frozenset(trait for trait, _ in _leads_to(path, of))
+
+
+def behind_rule(rule: Rule, offers: Mapping[str, Offer], of: Uses) -> frozenset[str]:
+    """Those that decide what becomes of a rule."""
+    patterns = [rule.when, *(step.pattern for step in (*rule.after, *rule.unless))]
+    made = [offers[word] for word in (*rule.offers, rule.action or "") if word in offers]
+    made += [variant.offer for variant in rule.variants]
+    conditions = [rule.condition, *(p.condition for p in patterns), *(offer.value for offer in made)]
+    paths = {path for one in conditions if one is not None for path in one.reads}
+    paths |= {f"{_AUDIENCES}{name}" for name, _ in rule.audience}
+    paths |= {f"{_PROPENSITY}{model}" for o in made for model in (o.model, o.baseline) if model is not None}
+    if rule.when.kind is TriggerKind.AUDIENCE:
+        paths.add(_AUDIENCES + changed_audience(rule.when.name)[0])
+    if rule.when.schedule is not None:
+        paths.add(_AUDIENCES + rule.when.name)
+    return frozenset(trait for path in paths for trait in behind(path, of))
 
 
 def _of_model(name: str, of: Uses) -> Iterator[tuple[str, str]]:

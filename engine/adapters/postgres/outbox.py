@@ -15,10 +15,11 @@ from uuid import UUID, uuid4
 import asyncpg
 import msgspec
 
-from engine.adapters.postgres.store import Conflict, Unavailable, named_queries
+from engine.adapters.postgres.store import Conflict, Pool, Unavailable, named_queries
 from engine.domain.offers.decisions import bucket_of_decision
 from engine.domain.offers.delivery import STATES, Call, Outcome, Push, Send, Settlement, outcome_id
 from engine.domain.offers.pauses import CHANNELS, NOTHING_PAUSED, Paused
+from engine.domain.sharing.receivers import PREFIX
 
 __all__ = ["Call", "DeadLetter", "Outbox", "Push", "Send"]
 
@@ -59,7 +60,7 @@ class Outbox:
     and `Conflict` where it asks to try again.
     """
 
-    def __init__(self, pool: asyncpg.Pool, *, lease: timedelta = LEASE) -> None:
+    def __init__(self, pool: asyncpg.Pool | Pool, *, lease: timedelta = LEASE) -> None:
         self._pool = pool
         self._lease = lease
 
@@ -81,7 +82,7 @@ class Outbox:
         sends: list[Send] = []
         for row in rows:
             try:
-                read = _read_call if row["provider"] == "webhook" else _read_push
+                read = _read_call if row["provider"].startswith(PREFIX) else _read_push
                 payload = read(row["payload"])
             except msgspec.DecodeError:
                 await self._fetch("bury", row["bucket"], row["id"], lease)
@@ -145,14 +146,22 @@ class Outbox:
         (row,) = await self._fetch("state", send.bucket, send.id)
         return row["state"], row["code"]
 
-    async def dead(self, limit: int, before: datetime | None = None) -> list[DeadLetter]:
-        """Sends that wait for an operator, the newest first."""
-        rows = await self._fetch("dead", limit, before)
+    async def dead(
+        self, limit: int, before: datetime | None = None, provider: str | None = None
+    ) -> list[DeadLetter]:
+        """Sends that wait for an operator, the newest first; of one provider, or all."""
+        rows = await self._fetch("dead", limit, before, provider)
         return [
             DeadLetter(**{**row, "id": str(row["id"]), "profile_id": str(row["profile_id"])}) for row in rows
         ]
 
-    async def requeue(self, send_id: str, expires_at: datetime | None = None) -> bool:
+    async def dead_ids(self, provider: str) -> list[str]:
+        """The sends of one provider that wait for an operator."""
+        return [str(row["id"]) for row in await self._fetch("dead_ids", provider)]
+
+    async def requeue(
+        self, send_id: str, expires_at: datetime | None = None, provider: str | None = None
+    ) -> bool:
         """Revives a dead send, with a new expiry where one is given. False where none is dead
         under that id.
 
@@ -160,7 +169,7 @@ class Outbox:
             ValueError: `send_id` is no id.
         """
         bucket = bucket_of_decision(send_id)
-        return bool(await self._fetch("requeue", bucket, UUID(send_id), expires_at))
+        return bool(await self._fetch("requeue", bucket, UUID(send_id), expires_at, provider))
 
     async def counts(self) -> dict[tuple[str, str], int]:
         """How many rows are pending or dead, by state and provider."""
@@ -169,7 +178,7 @@ class Outbox:
 
     async def _fetch(self, name: str, *arguments: Any) -> list[asyncpg.Record]:
         try:
-            return await self._pool.fetch(_QUERIES[name], *arguments)  # type: ignore[no-any-return]
+            return list(await self._pool.fetch(_QUERIES[name], *arguments))
         except (asyncpg.DeadlockDetectedError, asyncpg.SerializationError) as fault:
             raise Conflict(type(fault).__name__) from fault
         except _AWAY as fault:

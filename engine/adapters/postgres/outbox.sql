@@ -66,6 +66,7 @@ WHERE bucket = $1 AND id = $2 AND lease = $3 AND state = 'pending';
 -- name: dead
 SELECT bucket, id, profile_id, provider, purpose, attempts, result->>'code' AS code, settled_at
 FROM outbox WHERE state = 'dead' AND ($2::timestamptz IS NULL OR settled_at < $2)
+    AND ($3::text IS NULL OR provider = $3)
 ORDER BY settled_at DESC LIMIT $1;
 
 -- name: requeue
@@ -74,8 +75,11 @@ SET state = 'pending', attempts = 0, due_at = now(), lease = NULL, leased_until 
     settled_at = NULL, expires_at = coalesce($3, expires_at),
     result = (coalesce(result::jsonb, '{}')
         || jsonb_build_object('requeues', coalesce((result->>'requeues')::int, 0) + 1))::json
-WHERE bucket = $1 AND id = $2 AND state = 'dead'
+WHERE bucket = $1 AND id = $2 AND state = 'dead' AND ($4::text IS NULL OR provider = $4)
 RETURNING id;
+
+-- name: dead_ids
+SELECT id FROM outbox WHERE state = 'dead' AND provider = $1;
 
 -- name: counts
 SELECT state, provider, count(*) AS rows FROM outbox

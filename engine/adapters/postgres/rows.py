@@ -136,6 +136,22 @@ class ProbeRow(msgspec.Struct, kw_only=True):
         return f"ProbeRow({self.profile_id})"
 
 
+class ChangeRow(msgspec.Struct, kw_only=True):
+    """A row of `changes`: what one receiver is told."""
+
+    unit: int = 0
+    bucket: int
+    profile_id: str
+    receiver: str
+    position: int
+    id: str
+    topic: str
+    body: msgspec.Raw
+
+    def __repr__(self) -> str:
+        return f"ChangeRow({self.id})"
+
+
 class Shared(msgspec.Struct, frozen=True):
     """A message that two profiles have, each with its own copy of the event, None where it is gone."""
 
@@ -162,6 +178,7 @@ class Commit(msgspec.Struct, kw_only=True):
     timers_done: list[RungRow] = msgspec.field(default_factory=list)
     timers_set: list[TimerRow] = msgspec.field(default_factory=list)
     members: list[MemberRow] = msgspec.field(default_factory=list)
+    changes: list[ChangeRow] = msgspec.field(default_factory=list)
     probes: list[ProbeRow] = msgspec.field(default_factory=list)
 
     def __repr__(self) -> str:

@@ -20,7 +20,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
-from engine.adapters.postgres.rows import Commit, Shared
+from engine.adapters.postgres.rows import ChangeRow, Commit, Shared
 from engine.domain.offers.pauses import NOTHING_HELD, Held
 from engine.domain.people.events import Event
 from engine.domain.people.profiles import (
@@ -52,6 +52,7 @@ def named_queries(text: str) -> dict[str, str]:
     return {name: sql.strip() for name, sql in zip(parts[1::2], parts[2::2], strict=True)}
 
 
+CHANGES = named_queries(resources.files(__package__).joinpath("changes.sql").read_text("utf-8"))
 QUERIES = named_queries(resources.files(__package__).joinpath("queries.sql").read_text("utf-8"))
 
 
@@ -145,12 +146,23 @@ class Session:
         return found
 
     async def commit(self, commit: Commit) -> Lost:
-        """Writes the tick.
+        """Writes the tick, and where receivers are told of it what they are told.
 
         Raises:
             Conflict: nothing was written; decide everything again.
             Unavailable: the connection was lost; what was written is not known.
         """
+        if not commit.changes:
+            return await self._commit(commit)
+        with faults():
+            async with self._connection.transaction():
+                lost = await self._commit(commit)
+                told = [change for change in commit.changes if change.unit not in lost.units]
+                if told:
+                    await put_changes(self._connection, told)
+        return lost
+
+    async def _commit(self, commit: Commit) -> Lost:
         rows = await self._fetch(
             QUERIES["commit"],
             *_columns(commit.profiles, 6),
@@ -186,6 +198,11 @@ class Session:
     async def _fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         with faults():
             return await self._connection.fetch(sql, *arguments)  # type: ignore[no-any-return]
+
+
+async def put_changes(connection: asyncpg.Connection, rows: Sequence[ChangeRow]) -> None:
+    """Keeps what receivers are told, in the transaction of what it tells of."""
+    await connection.execute(CHANGES["put"], _json(rows).decode())
 
 
 class faults:  # noqa: N801 - reads as a statement

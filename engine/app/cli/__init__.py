@@ -31,6 +31,7 @@ COMMANDS = {
     "identities": "Who a person is and why; and two people who were taken for one.",
     "import": "Bring in a file of profiles, purchases, consents, accounts, interactions or geofences.",
     "tokens": "Who may use /admin, by name and role.",
+    "receivers": "Systems that are told what happens: webhooks and streams, with their secrets.",
     "privacy": "The records of processing, and the audit log.",
     "export": "Everything about one person, as JSON or as a page to read.",
     "erase": "Erase one person everywhere; the ledger that keeps backups from bringing them back.",

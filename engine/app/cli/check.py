@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,10 +15,10 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from engine.app import rulesets
-from engine.app.cli.environment import fail, read_settings
+from engine.app.cli.environment import database_at_hand, fail, read_settings
 from engine.app.cli.progress import telling
 from engine.app.rulesets import Checked
-from engine.app.settings import PUBLISHED
+from engine.app.settings import PUBLISHED, Settings
 from engine.domain.offers.rules import RuleSet
 from engine.formats.problems import Problem, render_all
 from engine.formats.workspace import MODELS_PREFIX
@@ -47,7 +48,7 @@ def check(
         fail("--json and --github exclude each other", 2)
     rules = folder or Path(settings.rules)
     beside = Path(settings.models) if folder is None else models_of(folder)
-    checked = check_folders(rules, models or beside, datetime.now(UTC))
+    checked = check_folders(rules, models or beside, datetime.now(UTC), lambda: known_receivers(settings))
     if github:
         for problem in checked.problems:
             sys.stdout.write(annotation(problem, rules, models or beside) + "\n")
@@ -75,18 +76,34 @@ def models_of(rules: Path) -> Path:
     return beside
 
 
-def check_folders(rules: Path, models: Path, now: datetime | None = None) -> Checked:
-    """The workspace as it was read and checked, with advice where `now` is given. Ends with exit code 2
-    where there is none, and 1 where a file of it cannot be read at all."""
+def check_folders(
+    rules: Path,
+    models: Path,
+    now: datetime | None = None,
+    receivers: Callable[[], frozenset[str] | None] = lambda: None,
+) -> Checked:
+    """The workspace as it was read and checked, with advice where `now` is given, also on `receivers`
+    that do not exist. Ends with exit code 2 where there is none, and 1 where a file of it cannot be read
+    at all."""
     if not rules.is_dir():
         published = "; VIEWFINDER_RULES=db is what was published, this needs a folder"
         fail(f"there is no folder {rules}{published if str(rules) == PUBLISHED else ''}", 2)
     try:
         with telling() as tell:
-            return rulesets.check(rules, models, now, tell)
+            return rulesets.check(rules, models, now, tell, receivers)
     except OSError as fault:
         fail(f"{fault.filename or rules}: {fault.strerror}", 1)
         raise
+
+
+def known_receivers(settings: Settings) -> frozenset[str] | None:
+    """The receivers' names, where a database is at hand: a check starts none, and does not wait."""
+    dsn = database_at_hand(settings)
+    if dsn is None:
+        return None
+    from engine.app.cli.receivers import names  # its libraries cost time that most checks can save
+
+    return names(dsn)
 
 
 def annotation(problem: Problem, rules: Path, models: Path) -> str:

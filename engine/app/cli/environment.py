@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 from rich.console import Console
 
@@ -34,3 +35,13 @@ def write_file(file: Path, content: bytes) -> None:
         file.write_bytes(content)
     except OSError as fault:
         fail(f"{file}: {fault.strerror}", 2)
+
+
+def database_at_hand(settings: Settings) -> str | None:
+    """The DSN of a database that somebody runs already; None where one would have to be started."""
+    if settings.database_url is not None:
+        return settings.database_url
+    data = Path(settings.data).absolute()
+    if (data / ".s.PGSQL.5432").exists():
+        return f"postgresql://viewfinder@/viewfinder?host={quote(str(data))}"
+    return None

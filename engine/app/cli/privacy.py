@@ -10,13 +10,15 @@ from typing import Annotated, Literal
 import msgspec
 from cyclopts import Parameter
 
-from engine.adapters.postgres import audit
+from engine.adapters.postgres import audit, receivers
 from engine.adapters.postgres.migrations import migrate
-from engine.adapters.postgres.store import StoreError, connect
+from engine.adapters.postgres.store import Store, StoreError, connect
 from engine.app.cli.check import check_folders, print_problems
-from engine.app.cli.database import DATABASE_FAULTS, database
+from engine.app.cli.database import DATABASE_FAULTS, database, with_store
 from engine.app.cli.environment import errors, fail, read_settings
 from engine.app.processing_report import markdown, processing
+from engine.app.settings import Settings
+from engine.domain.sharing.receivers import Receiver
 
 _json = msgspec.json.Encoder().encode
 
@@ -42,7 +44,7 @@ def privacy(
         if checked.ruling is None:
             print_problems(checked, errors)
             return 1
-        found = processing(checked.ruling.rules)
+        found = processing(checked.ruling.rules, _receivers(settings))
         sys.stdout.write(_json(found).decode() + "\n" if json else markdown(found))
         return 0
     with database(settings) as dsn:
@@ -53,6 +55,17 @@ def privacy(
         except (*DATABASE_FAULTS, StoreError) as fault:
             fail(f"the database: {fault}", 1)
             raise
+
+
+def _receivers(settings: Settings) -> list[Receiver]:
+    """Who is told of people; nobody where there is no database yet."""
+    if settings.database_url is None and not (Path(settings.data) / "postgres").exists():
+        return []
+
+    async def read(store: Store) -> list[Receiver]:
+        return await receivers.all_of(store.pool)
+
+    return with_store(read)
 
 
 async def _audit(dsn: str, action: str, json: bool) -> int:

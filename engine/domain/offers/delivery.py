@@ -153,9 +153,9 @@ def fcm_verdict(answer: FcmAnswer, attempts: int, jitter: float) -> Verdict:
             return Delivered()
         return Retry(code=code, after=backoff(attempts, jitter), unwell=True, ambiguous=True)
     if status == 429:
-        return Retry(code=code, after=_wait(answer, attempts, jitter, QUOTA_BACKOFF))
+        return Retry(code=code, after=not_before(answer.retry_after, attempts, jitter, QUOTA_BACKOFF))
     if status >= 500 or status in (408, 425):
-        return Retry(code=code, after=_wait(answer, attempts, jitter), unwell=True)
+        return Retry(code=code, after=not_before(answer.retry_after, attempts, jitter), unwell=True)
     if code == "UNREGISTERED":
         return Failed(code=code, forget_token=True)
     if status in (401, 403, 404) or status < 400:
@@ -170,13 +170,13 @@ def _is_about_token(answer: FcmAnswer) -> bool:
     return answer.apns_reason == "Unregistered" or "registration token" in answer.message.lower()
 
 
-def _wait(
-    answer: FcmAnswer, attempts: int, jitter: float, first: timedelta = timedelta(seconds=1)
+def not_before(
+    retry_after: timedelta | None, attempts: int, jitter: float, first: timedelta = timedelta(seconds=1)
 ) -> timedelta:
     """Never before Retry-After, and not everybody at that very moment."""
-    if answer.retry_after is None:
+    if retry_after is None:
         return backoff(attempts, jitter, first)
-    wait = min(max(answer.retry_after, timedelta()), LONGEST_RETRY_AFTER)
+    wait = min(max(retry_after, timedelta()), LONGEST_RETRY_AFTER)
     return wait + wait * 0.1 * jitter
 
 
@@ -186,8 +186,7 @@ def oauth_verdict(
     """What a refused token exchange (RFC 6749, 5.2) means for the send that needed it."""
     code = f"oauth_{error or status}"
     if status == 429 or status >= 500:
-        answer = FcmAnswer(status=status, retry_after=retry_after)
-        return Retry(code=code, after=_wait(answer, attempts, jitter), unwell=True)
+        return Retry(code=code, after=not_before(retry_after, attempts, jitter), unwell=True)
     return Stop(code=code)
 
 
