@@ -272,6 +272,7 @@ class Engine:
             told, self._told = self._told, frozenset()
             await self._safely(self.look_at_pauses())
             await self._safely(self.receivers.look())
+            await self._safely(self.sharing.count())
             self._warn_of_receivers()
             if "reload" in told or not self._follows_folders:
                 await self._safely(self.reloading.reload(anew="reload" in told))

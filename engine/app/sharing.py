@@ -52,6 +52,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int = 50
     messages: int = 20
     claim_every_seconds: float = 1.0
+    count_every_seconds: float = 15.0
     lease_seconds: float = 30.0
     lease_margin_seconds: float = 12.0
     permitted_seconds: float = 1.0
@@ -94,6 +95,18 @@ class Sharing:
         self._jitter = jitter
         self._lines: dict[str, _Line] = {}
         self._ending: set[asyncio.Task[None]] = set()
+        self._counted_at = 0.0
+
+    async def count(self) -> None:
+        """Shows now and then how much waits."""
+        now = time.monotonic()
+        if not self._lines or now - self._counted_at < self._pace.count_every_seconds:
+            return
+        self._counted_at = now
+        counts = await self._changes.counts()
+        for name in self._lines:
+            metrics.WAITING.labels(name).set(counts.get((name, "waiting"), 0))
+            metrics.DEAD.labels(name).set(counts.get((name, "dead"), 0))
 
     def open(self, name: str, recipient: Recipient) -> None:
         """Tells one more receiver from now on."""

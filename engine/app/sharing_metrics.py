@@ -10,6 +10,18 @@ TOLD = Counter(
     ["receiver", "topic", "outcome"],
 )
 DIED = Counter("viewfinder_changes_dead", "Messages that a receiver did not take in time", ["receiver"])
+WAITING = Gauge(
+    "viewfinder_receiver_waiting",
+    "People of whom a receiver is still to be told",
+    ["receiver"],
+    multiprocess_mode="livemax",
+)
+DEAD = Gauge(
+    "viewfinder_receiver_dead_letters",
+    "Messages that wait for an operator",
+    ["receiver"],
+    multiprocess_mode="livemax",
+)
 IN_FLIGHT = Gauge(
     "viewfinder_changes_in_flight",
     "People of whom a receiver is being told",

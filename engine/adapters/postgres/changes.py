@@ -144,11 +144,9 @@ class Changes:
         rows = await self._pool.fetch(SQL["requeue"], receiver, message)
         return int(rows[0][0])
 
-    async def counts(self) -> dict[tuple[str, str], tuple[int, float]]:
-        """How many messages are pending or dead, by receiver and state, and the oldest one's age in
-        seconds."""
-        rows = await self._pool.fetch(SQL["counts"])
-        return {(row["receiver"], row["state"]): (row["rows"], row["oldest_seconds"]) for row in rows}
+    async def counts(self) -> dict[tuple[str, str], int]:
+        """By receiver: of how many people something is "waiting", and how many messages are "dead"."""
+        return {(row[0], row[1]): row[2] for row in await self._pool.fetch(SQL["counts"])}
 
     async def forget(self, receiver: str) -> None:
         """Lets go of everything that waits for a receiver."""

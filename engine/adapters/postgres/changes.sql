@@ -91,8 +91,10 @@ WITH revived AS (
 SELECT count(*) FROM revived;
 
 -- name: counts
-SELECT receiver, state, count(*) AS rows, extract(epoch FROM now() - min(since))::float8 AS oldest_seconds
-FROM changes GROUP BY receiver, state;
+-- People of whom something waits, and messages that are dead.
+SELECT receiver, 'waiting' AS what, count(*) AS number FROM change_queues GROUP BY receiver
+UNION ALL
+SELECT receiver, 'dead', count(*) FROM changes WHERE state = 'dead' GROUP BY receiver;
 
 -- name: forget
 -- What waits for a receiver that is none any more.
