@@ -75,7 +75,7 @@ def test_actions_go_to_the_receiver_that_they_name(tmp_path: Path, dsn: str, rec
         slow.answers = lambda _: Answer(delay_seconds=3600)
         receiver.answers = lambda _: Answer(500 if len(receiver.heard) % 3 == 0 else 200)
         with serve(tmp_path, dsn, **ALLOW) as served:
-            until(lambda: "receiver_unknown" in served.stderr, 30, "a warning")
+            until(lambda: "receiver_unknown" in served.stderr, 120, "a warning")
             order(served, 0)  # waits for a receiver that nobody took in yet
             add(served, "bar", slow)
             for n in range(1, 6):
@@ -83,11 +83,11 @@ def test_actions_go_to_the_receiver_that_they_name(tmp_path: Path, dsn: str, rec
             secret = add(served, "kitchen", receiver)
             for n in range(6, 20):
                 order(served, n)
-            until(lambda: len({h.id for h in receiver.taken}) >= 8, 30, "some calls")
+            until(lambda: len({h.id for h in receiver.taken}) >= 8, 120, "some calls")
             served.kill()
         with serve(tmp_path, dsn, **ALLOW) as served:
             wanted = sorted(f"o{n}" for n in (0, *range(6, 20)))
-            until(lambda: sorted(set(said(receiver.taken))) == wanted, 90, "all calls")
+            until(lambda: sorted(set(said(receiver.taken))) == wanted, 240, "all calls")
             with served.admin() as admin:
                 shown = admin.get("/admin/receivers/kitchen").json()
                 metrics = admin.get("/metrics").text
@@ -111,13 +111,13 @@ def test_one_that_is_gone_is_told_nothing_more(tmp_path: Path, dsn: str, receive
                 found: str | None = admin.get("/admin/receivers/kitchen").json()["disabledBecause"]
             return found
 
-        assert until(disabled, 30, "disabled") == "it answered 410 Gone"
+        assert until(disabled, 120, "disabled") == "it answered 410 Gone"
         order(served, 2)
         receiver.answers = lambda _: Answer(200)
         with served.admin() as admin:
             rotated = admin.post("/admin/receivers/kitchen/rotate").json()["secret"]
             assert admin.post("/admin/receivers/kitchen/enable").json()["disabledBecause"] is None
-        until(lambda: said(receiver.taken) == ["o2"], 30, "what waited")
+        until(lambda: said(receiver.taken) == ["o2"], 120, "what waited")
         assert all(is_signed_by(receiver.taken[0], one) for one in (secret, rotated))
         with served.admin() as admin:
             assert admin.post("/admin/receivers/kitchen/test").json() == {"taken": True, "code": None}

@@ -170,6 +170,7 @@ def test_every_setting_may_come_from_a_file(tmp_path: Path) -> None:
         "DATABASE_URL": "postgres://h/d", "PORT": "81", "WORKERS": "2", "WRITE_KEYS": "a,b", "CACHE_MB": "5",
         "USER_TOKENS": "off", "APNS_URL": "https://push", "FCM_URL": "https://push", "CLOCK": "replay",
         "WEATHER_URL": "https://sky", "HOST": "localhost", "SILENCE_MINUTES": "7",
+        "RECEIVERS_ALLOW": "10.0.0.0/8,crm",
     }  # fmt: skip
     names = [setting.variable.removeprefix("VIEWFINDER_") for setting in SETTINGS]
     values = {name: said.get(name, f"the {name}") for name in names}
