@@ -539,6 +539,42 @@ def test_a_person_who_came_by_another_protocol() -> None:
     }
 
 
+SEGMENTS = st.dictionaries(
+    st.text("ab/#~", max_size=5),
+    st.text("x", max_size=900) | st.dictionaries(IDS, st.text("xyz", max_size=3)),
+    max_size=9,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(
+        st.dictionaries(st.text("a/#~", min_size=1, max_size=3), SEGMENTS, max_size=4), min_size=1, max_size=3
+    )
+)
+def test_a_large_field_is_kept_in_parts(fields: list[dict[str, Any]]) -> None:
+    """And is replaced whole."""
+    person = None
+    for minute, field in enumerate(fields):
+        record = {"identityMap": {"ECID": [{"id": "e1"}]}, "segments": {"all": field, "few": {"a": 1}}}
+        event = msgspec.structs.replace(event_of(record, HERE), timestamp=NOW - timedelta(minutes=9 - minute))
+        person = person_after(event, HERE, person)
+        assert all(len(msgspec.msgpack.encode(trait.value)) <= 4_000 for trait in person.traits.values())
+        out = xdm.profile_record(person, HERE, {})
+        assert out["segments"] == record["segments"]
+
+
+def test_hundreds_of_segments_over_the_years() -> None:
+    entry = {"status": "realized", "lastQualificationTime": "2026-01-01T00:00:00Z"}
+    ups = {f"{n:032x}": entry for n in range(200)}
+    record = {"identityMap": {"ECID": [{"id": "e1"}]}, "segmentMembership": {"ups": ups}}
+    event = event_of(record, HERE)
+    assert len(event.traits) > 5
+    out = told(event)
+    assert out["segmentMembership"] == record["segmentMembership"]
+    assert event_of(out, HERE) == event
+
+
 def test_an_older_choice_never_overrides_a_newer_one() -> None:
     said = Consent(False, datetime(2026, 6, 1, tzinfo=UTC), "marketing")
     who = {"identityMap": {"CRMID": [{"id": "u1"}]}}
@@ -599,7 +635,12 @@ def test_who_was_erased_is_in_no_kept_map() -> None:
         "Email": [{"id": "Ada@Example.com"}],
     }
     gone = {("email", "ada@example.com"), ("anonymous_id", "e2"), ("user_id", "u1")}
-    for record in ({"identityMap": who, **WHEN}, {"identityMap": who, "person": {"gender": "female"}}):
+    many = {f"namespace-{n}": [{"id": "x" * 900}] for n in range(9)}
+    for record in (
+        {"identityMap": who, **WHEN},
+        {"identityMap": who, "person": {"gender": "female"}},
+        {"identityMap": {**many, **who}, "person": {"gender": "female"}},
+    ):
         left = identity.without(event_of(record, HERE), gone, HERE.namespaces)
         assert identity.keys_of(left, HERE.namespaces) == (("anonymous_id", "e1"),)
         text = msgspec.json.encode([left, told(left)]).decode().casefold()

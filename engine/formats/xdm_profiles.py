@@ -22,9 +22,8 @@ from engine.formats.segment_body import Item
 from engine.formats.segment_event import identifier
 from engine.formats.xdm_fields import Path, at, object_at, text_at, with_field, without_field
 from engine.formats.xdm_names import OWN
+from engine.formats.xdm_parts import KEPT, fields_of, traits_of
 
-KEPT: Final = "xdm."
-"""Before the name of a record's field, the trait that it is kept as."""
 SPELLING: Final = "xdm"
 """The trait that says how the newest record's names were spelt."""
 AUDIENCES: Final = "viewfinder"
@@ -101,7 +100,7 @@ def read(
         if value is not None and typed(value, workspace.traits[name]) is not UNKNOWN:
             traits[name] = value
             record = without_field(record, path)
-    traits |= {KEPT + name: value for name, value in record.items()}
+    traits |= traits_of(record)
     traits[SPELLING] = dict(spelling) or {"names": "plain"}
     if consent:
         context["consent"] = {"categoryPreferences": consent}
@@ -114,14 +113,9 @@ def written(
 ) -> tuple[dict[str, Any], Mapping[str, Any]]:
     """The plain record of a profile, and how its names are to be spelt. `view` is the profile as it
     reads now: what it holds beside traits and consent goes along under `_viewfinder`."""
-    traits = {name: trait.value for name, trait in profile.traits.items()}
+    record = fields_of(profile.traits)
+    traits = {name: trait.value for name, trait in profile.traits.items() if not name.startswith(KEPT)}
     spelling = traits.pop(SPELLING, None)
-    record = {
-        name.removeprefix(KEPT): traits.pop(name)
-        for name in list(traits)
-        if name.startswith(KEPT) and len(name) > len(KEPT)
-    }
-    record = {name: value for name, value in record.items() if value is not None}
     for name, path in _moving(workspace.traits):
         if name in traits:
             record = _with_trait(record, path, traits.pop(name))

@@ -27,8 +27,9 @@ from engine.domain.people.profiles import (
 QUARANTINE = 1000
 """More identities than one person can have: kept, but linked no further and offered nothing."""
 MAX_VALUE_LENGTH = 512
-_KEPT_AS_SENT = (("context", "xdm", "identityMap"), ("traits", "xdm.identityMap"))
-"""Where a protocol keeps all the names that it was sent, to tell them again."""
+_MAP = "identityMap"
+_KEPT_MAP = f"xdm.{_MAP}"
+"""Where all the names are kept that came as XDM, to tell them again: in the context, or as traits."""
 EARLIER_OWNERS = 8
 """How many of an identity's former profiles are asked whether they know a message already."""
 
@@ -142,10 +143,11 @@ def without(event: Event, gone: Collection[IdentityKey], namespaces: Sequence[Na
     if event.identities:
         left = [key for key in event.identities if normal(key, namespaces) not in gone]
         changes["identities"] = tuple(left)
-    for root_name, *path_in_it in _KEPT_AS_SENT:
-        root = changes.get(root_name, getattr(event, root_name))
-        if isinstance(root.get(path_in_it[0]), Mapping):
-            changes[root_name] = _taken_out(root, path_in_it)
+    context, traits = changes.get("context", event.context), changes.get("traits", event.traits)
+    if isinstance(context.get("xdm"), Mapping):
+        changes["context"] = _taken_out(context, ("xdm", _MAP))
+    if any(name.startswith(_KEPT_MAP) for name in traits):
+        changes["traits"] = {name: traits[name] for name in traits if not name.startswith(_KEPT_MAP)}
     return msgspec.structs.replace(event, **changes)
 
 
