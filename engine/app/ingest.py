@@ -51,7 +51,8 @@ PATHS = (*(f"/v1/{call}" for call in CALLS), "/b", f"/v1/{xdm.CALL}")
 RETENTION = timedelta(days=396)
 REJECTED_KEPT_PER_KEY_AND_DAY = 1000
 KEYS_SEEN = 1000
-"""How many spellings of known keys are remembered: SDKs send the same header with each request."""
+"""How many spellings of known keys are remembered, with whether it is a server's: SDKs send the same
+header with each request."""
 HELD_BYTES = 64 * 1024 * 1024
 """Of bodies whose events are not answered yet."""
 
@@ -109,7 +110,7 @@ class Ingest:
         self._held_bytes = 0
         self._full: set[tuple[str, date]] = set()
         self._tasks: set[asyncio.Task[Response]] = set()
-        self._keys_seen: dict[bytes, str] = {}
+        self._keys_seen: dict[bytes, tuple[str, bool]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == ScopeType.HTTP:
@@ -219,18 +220,19 @@ class Ingest:
             encoding = headers.get(b"content-encoding")
             if encoding is not None or not body.startswith(b"{"):
                 body = decode_body(body, encoding.decode("latin-1") if encoding else None, BODY_BYTES_MAX)
-            key = self._keys_seen.get(headers.get(b"authorization", b""))
-            if key is None:
+            seen = self._keys_seen.get(headers.get(b"authorization", b""))
+            if seen is None:
                 key = self._key(headers) or write_key_in(body) or ""
+                seen = key, self._keys.trust(key)
         except Unreadable as fault:
             raise Refused(fault.status, str(fault)) from fault
-        return body, key, self._keys.trust(key), headers.get(b"sec-gpc") == b"1"
+        return body, *seen, headers.get(b"sec-gpc") == b"1"
 
     def _key(self, headers: Headers) -> str | None:
         """The key in the headers; those of keys that somebody has are remembered with their text."""
         key = key_in(headers)
         if key is not None and self._keys.knows(key) and len(self._keys_seen) < KEYS_SEEN:
-            self._keys_seen[headers[b"authorization"]] = key
+            self._keys_seen[headers[b"authorization"]] = key, self._keys.trust(key)
         return key
 
     def _read(self, call: str, body: bytes, key: str, trusted: bool, gpc: bool = False) -> Request:

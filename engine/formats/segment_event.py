@@ -85,8 +85,8 @@ def read_event(item: Item, kind: Kind, receipt: Receipt) -> Event | Refusal:
     """The event that `item` states, or why it is not taken. Takes `item` over: it is used up."""
     user_id = identifier(item.user_id)
     anonymous_id = identifier(item.anonymous_id)
-    previous_id = identifier(item.previous_id)
-    group_id = identifier(item.group_id) if kind is Kind.GROUP else None
+    previous_id = identifier(item.previous_id) if item.previous_id is not None else None
+    group_id = identifier(item.group_id) if kind is _GROUP else None
     properties = item.properties if type(item.properties) is dict else {}
     if kind is _MERGE:
         user_id, anonymous_id, previous_id = _merged_ids(item, user_id, anonymous_id, previous_id)

@@ -28,13 +28,14 @@ LONGEST_ID = 512
 STATED = "groupId"
 """Where in its context an event names its account."""
 _encode = msgspec.msgpack.Encoder().encode
+_GROUP = Kind.GROUP
 
 
 def concerned(profile: Profile, event: Event) -> bool:
     """Whether `placed` has anything to look at."""
     if profile.clients or event.group_id is not None:
         return True
-    return STATED in event.context or event.kind is Kind.GROUP
+    return STATED in event.context or event.kind is _GROUP
 
 
 def placed(profile: Profile, event: Event) -> tuple[Profile, Event, tuple[str, ...]]:

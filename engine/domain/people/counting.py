@@ -75,6 +75,8 @@ def rollups_of(rules: RuleSet) -> bytes:
 
 def stamped(profile: Profile, workspace: Workspace) -> bytes:
     """The profile's stamp from now on: definitions that are gone are let go."""
+    if profile.counted == workspace.counted_stamp:
+        return profile.counted
     if is_whole(profile, workspace):
         return workspace.counted_stamp
     return b"".join(sorted(digests(profile.counted) & digests(workspace.counted_stamp)))
