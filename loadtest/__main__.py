@@ -39,7 +39,7 @@ Json = Annotated[bool, Parameter(help="Print one JSON object.")]
 def load(
     *,
     seconds: Annotated[int, Parameter(help="Of each measurement.", validator=Number(gte=1, lte=600))] = 4,
-    connections: Annotated[int, Parameter(help="Open at once.", validator=Number(gte=1, lte=1000))] = 32,
+    connections: Annotated[int, Parameter(help="Open at once.", validator=Number(gte=1, lte=1000))] = 256,
     rounds: Annotated[int, Parameter(help="Turns of each server.", validator=Number(gte=1, lte=100))] = 3,
     json: Json = False,
 ) -> None:

@@ -59,6 +59,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     rounds: int
     seconds: int
     connections: int
+    batch_connections: int
     scenarios: tuple[Compared, ...]
     batch_of_single_echo: float
     answered_events: int

@@ -28,6 +28,8 @@ from loadtest.traffic import (
 )
 
 BATCH_EVENTS: Final = 20
+BATCH_CONNECTIONS_SHARE: Final = 8
+"""Batches go over so many times fewer connections: a request of twenty events waits as twenty."""
 WARM_UP_SECONDS: Final = 1
 
 Name = Literal["single", "paced", "batch"]
@@ -48,6 +50,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     seconds: int
     connections: int
     rounds: int
+
+    @property
+    def batch_connections(self) -> int:
+        return max(1, self.connections // BATCH_CONNECTIONS_SHARE)
 
 
 def run(options: Options, advance: Advance) -> Report:
@@ -70,6 +76,7 @@ def run(options: Options, advance: Advance) -> Report:
             rounds=options.rounds,
             seconds=options.seconds,
             connections=options.connections,
+            batch_connections=options.batch_connections,
             scenarios=(single, paced, batch),
             batch_of_single_echo=batch.engine.events_per_second / single.echo.events_per_second,
             answered_events=answered,
@@ -179,7 +186,8 @@ class _Load:
         return turn
 
     def _drive(self, server: Process, traffic: Traffic, rate: float | None, seconds: int) -> Measured:
-        connections = self._options.connections
+        is_batch = traffic.events_per_request > 1
+        connections = self._options.batch_connections if is_batch else self._options.connections
         if rate is None and wrk.is_installed():
             folder = self._servers.folder
             return wrk.drive(server.url, traffic, folder, seconds=seconds, connections=connections)

@@ -41,7 +41,8 @@ def notes(report: Report) -> str:
     """How the numbers came about."""
     clients = "; ".join(f"{s.name}: {_client(s)}" for s in report.scenarios)
     lines = [
-        f"Medians of {report.rounds} rounds of {report.seconds} s over {report.connections} connections.",
+        f"Medians of {report.rounds} rounds of {report.seconds} s over {report.connections} connections, "
+        f"of batches over {report.batch_connections}.",
         f"{report.cores}.",
         f"Clients: {clients}.",
         f"Batches: {report.batch_of_single_echo:.2f} of the echo's single events/s.",
