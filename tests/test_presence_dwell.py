@@ -136,6 +136,8 @@ def test_nobody_knows_of_a_stay_after_silence_until_a_fix_inside_tells() -> None
     assert stays(story) == [("stay", "offered", "12:05:00")]
     story.tell(fix(at=NOON + 101 * MINUTE))
     assert stays(story)[1:] == [("stay-longer", "offered", "13:41:00")]
+    assert isinstance(story.seen, Observation)
+    assert story.seen.notes == ("presence: unknown after 101 min without a fix",)
     other = Living(rule_set(RULES.replace("15m", "45m")))
     other.tell(fix())
     other.tell(fix(FAR, NOON + 101 * MINUTE))  # an exit, and nobody knows when

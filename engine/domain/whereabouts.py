@@ -4,6 +4,7 @@ has lasted; and what is forgotten of it once it may not be known."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Final
 
 import msgspec
@@ -14,7 +15,7 @@ from engine.domain.people.events import TRACK, Event
 from engine.domain.people.profiles import Address, Consent, Profile
 from engine.domain.people.timers import NO_ALARMS, Alarms, is_internal, timer
 from engine.domain.places import dwell
-from engine.domain.places.presence import Presence, Transition, fix_of, step
+from engine.domain.places.presence import Presence, Transition, fix_of, is_known, step
 from engine.domain.places.regions import ENTERED, EXITED, reported
 from engine.domain.places.zones import zone_at
 
@@ -61,6 +62,8 @@ def sighting(
             notes = (f"fix: {moved.ignored}",)
         elif moved.inaccurate_for:
             notes = (f"fix: inaccurate for {len(moved.inaccurate_for)} fences",)
+        if presence.inside and (silent := _silent_minutes(presence, after, rules.silence)):
+            notes += (f"presence: unknown after {silent} min without a fix",)
     if is_report:
         report = reported(after, event, _fence_of(rules, event), rules.index, rules.silence)
         if stays and report.transitions:
@@ -75,8 +78,18 @@ def sighting(
     elif event.name == dwell.DUE and is_internal(event):
         after, found = dwell.due(presence, event, stays, rules.silence)
         transitions = tuple(Transition("dwell", *stay) for stay in found)
+        if presence.inside and not is_known(presence, event.timestamp, rules.silence):
+            notes = ("presence: unknown when the stay would have been long enough",)
     alarms = dwell.alarms(presence, after, stays) if stays else NO_ALARMS
     return Sighting(after, transitions, alarms, notes)
+
+
+def _silent_minutes(before: Presence, after: Presence, silence: timedelta) -> int:
+    """How long nobody knew where the person was until this fix; 0 for not at all."""
+    if before.seen_at is None or after.seen_at is None:
+        return 0
+    gap = after.seen_at - before.seen_at
+    return int(gap.total_seconds() // 60) if gap > silence else 0
 
 
 def _fence_of(rules: RuleSet, event: Event) -> str | None:
