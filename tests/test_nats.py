@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from engine.adapters.addresses import NOTHING_ALLOWED, allowed
@@ -53,11 +54,15 @@ async def test_a_stream_keeps_each_message_once(tmp_path: Path) -> None:
         server.start()
         for number in (2, 3):
             assert await one.tell(letter(number), 0.0) == Delivered()
+        receiver = msgspec.structs.replace(one.receiver, name="other")
+        other = JetStream(receiver, HERE)  # what one was told is news to another
+        assert await other.tell(letter(3, body=b'{"n": 4}'), 0.0) == Delivered()
+        await other.aclose()
         assert await asyncio.gather(*(one.tell(letter(n), 0.0) for n in range(10, 60))) == [Delivered()] * 50
         await one.aclose()
         kept = [body["n"] for _, _, body in await subscribed(server.url)]
-        assert kept[:3] == [1, 2, 3]
-        assert sorted(kept[3:]) == list(range(10, 60))
+        assert kept[:4] == [1, 2, 3, 4]
+        assert sorted(kept[4:]) == list(range(10, 60))
 
 
 @needs_nats

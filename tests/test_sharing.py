@@ -280,7 +280,7 @@ def test_nothing_is_lost_and_nobodys_order(tmp_path: Path, dsn: str, receiver: R
         assert_ordered(bodies)
     assert all(is_signed_by(h, secret) for h in receiver.heard)
     ids = [headers["Nats-Msg-Id"] for _, headers, _ in streamed]
-    assert ids == [body["id"] for body in by_stream]
+    assert ids == [f"bus.{body['id']}" for body in by_stream]
     assert len(ids) == len(set(ids))  # within the stream's window repeats are dropped
     subjects = {subject.rpartition(".")[0] for subject, _, _ in streamed}
     assert subjects == {"viewfinder.profiles", "viewfinder.audiences", "viewfinder.decisions"}

@@ -1,7 +1,8 @@
 """NATS JetStream: one message onto a subject, one acknowledgement back.
 
-A message has its id as `Nats-Msg-Id`, by which the server drops what it has already within the stream's
-window; it is told when the server has it, not before. Subjects are `viewfinder.TOPIC.KEY`.
+A message has its receiver and id as `Nats-Msg-Id`, by which the server drops what it has already within the
+stream's window, and two receivers may share a stream. It is told when the server has it, not before. Subjects
+are `viewfinder.TOPIC.KEY`.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class JetStream:
             return unreachable("unreachable", attempts, jitter, ambiguous=False)
         try:
             await client.jetstream(timeout=self._timeout_seconds).publish(
-                subject(letter), letter.body, headers={"Nats-Msg-Id": letter.id}
+                subject(letter), letter.body, headers={"Nats-Msg-Id": f"{self.receiver.name}.{letter.id}"}
             )
         except nats.js.errors.NoStreamResponseError:
             return Stop(code=NO_STREAM)

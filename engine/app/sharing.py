@@ -75,6 +75,7 @@ class _Line:
         self.wake = asyncio.Event()
         self.to_settle = asyncio.Event()
         self.loops: list[asyncio.Task[None]] = []
+        self.closing = False
 
 
 class Sharing:
@@ -135,6 +136,7 @@ class Sharing:
         await asyncio.gather(*(self._end(line, seconds) for line in lines), *self._ending)
 
     async def _end(self, line: _Line, seconds: float) -> None:
+        line.closing = True
         claims, settles = line.loops
         claims.cancel()
         await asyncio.gather(claims, return_exceptions=True)
@@ -182,7 +184,13 @@ class Sharing:
         )
         if not queues:
             return 0
-        refusals = await self._refusals(line.name, [queue.profile_id for queue in queues])
+        try:
+            refusals = await self._refusals(line.name, [queue.profile_id for queue in queues])
+        except Exception:
+            pause = timedelta(seconds=pace.database_pause_seconds)
+            line.settled += [Settled(queue=q, told=(), delay=pause, attempts=q.attempts) for q in queues]
+            line.to_settle.set()
+            raise
         until = began + pace.lease_seconds - pace.lease_margin_seconds
         for queue in queues:
             reason = refusals.get(queue.profile_id, "no_consent")
@@ -215,7 +223,7 @@ class Sharing:
         for number, message in enumerate(queue.messages):
             now = time.monotonic()
             attempts = 0 if told else queue.attempts
-            if now > until:
+            if now > until or line.closing:
                 return Settled(queue=queue, told=tuple(told), attempts=attempts)
             if now - asked_at > self._pace.permitted_seconds:
                 found = await self._refusals(line.name, [queue.profile_id])
