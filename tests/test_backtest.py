@@ -160,7 +160,12 @@ def played(
         verifies_all=True,
     )
     trial = msgspec.structs.replace(trial, **fields)
-    work = Work(dsn=dsn, trial=trial, namespaces=(active.rules.workspace.namespaces,))
+    work = Work(
+        dsn=dsn,
+        trial=trial,
+        namespaces=(active.rules.workspace.namespaces,),
+        joins_accounts=active.rules.uses_accounts,
+    )
     return run(work, workers, lambda done: None)
 
 
@@ -255,7 +260,22 @@ def test_the_command_tells_it_in_figures_and_on_a_page(postgres: str) -> None:
             folder, "backtest", str(other), "--since", "3000d", "--profiles", "10", "--json", dsn=dsn
         )
         assert 0 < json.loads(few.stdout)["events"] < report["events"]
-        assert served.command(folder, "backtest", str(other), "--since", "soon", dsn=dsn).returncode == 2
+        against = served.command(
+            folder, "backtest", str(active), "--against", str(other), "--since", "3000d", "--json", dsn=dsn
+        )
+        swapped = json.loads(against.stdout)
+        assert (swapped["active"]["name"], swapped["tried"]["name"]) == (str(other), str(active))
+        assert swapped["tried"]["offered"] == report["active"]["offered"]
+        assert swapped["active"]["offered"] == report["tried"]["offered"]
+        assert swapped["history"]["recorded"] == 0
+        for wrong, says in (
+            (["--since", "soon"], "error: --since: 'soon' is no duration such as 12h or 7d"),
+            (["--profiles", "0"], "error: --profiles must be at least 1"),
+            (["--against", "nowhere"], "error: there is no folder nowhere"),
+            (["--html", "nowhere/page.html"], "error: there is no folder nowhere"),
+        ):
+            ended = served.command(folder, "backtest", str(other), *wrong, dsn=dsn)
+            assert (ended.returncode, ended.stderr.strip()) == (2, says)
         seen = look_at(page)
     assert "Backtest: " in seen["title"]
     assert seen["requests"] == [f"file://{page}"]

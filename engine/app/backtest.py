@@ -25,7 +25,8 @@ from engine.domain.people.events import Sender
 ENGINE = Sender.ENGINE
 UNKNOWN_RULES = "the rules that decided about them are kept no more"
 STRAYED = "their log could not be followed: something else has changed what is known of them"
-VERIFIED_ONE_IN = 16
+VERIFIED_ONE_IN = 50
+"""Of people or households, how many of whom the record is made again where nobody asked for it."""
 _read_decision = msgspec.json.Decoder(Decision).decode
 
 

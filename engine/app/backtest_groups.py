@@ -1,4 +1,4 @@
-"""Who must be replayed together: profiles that some identity, device or message has ever connected.
+"""Who must be replayed together: profiles that some identity, device or account has ever connected.
 
 People are independent but for that, so that groups can be shared out. Keys are compared by their hash:
 two that happen to have the same one only make a group greater.
@@ -14,8 +14,9 @@ import msgspec
 from engine.app.backtest_order import Brought
 from engine.domain.offers.rules import Namespace
 from engine.domain.people import identity
+from engine.domain.people.accounts import account_in
 from engine.domain.people.events import Event
-from engine.domain.people.profiles import ACCOUNT_NAMESPACE, IdentityKey
+from engine.domain.people.profiles import ACCOUNT_NAMESPACE
 
 _event = msgspec.json.Decoder(Event).decode
 _LONG_AGO = datetime.min.replace(tzinfo=UTC)
@@ -35,8 +36,11 @@ class Mentions(msgspec.Struct):
     def __repr__(self) -> str:
         return f"Mentions({self.events} events)"
 
-    def read(self, rows: Sequence[tuple[str, str]], namespaces: Namespaces) -> None:
-        """Takes in rows of the log: profile and event (JSON)."""
+    def read(
+        self, rows: Sequence[tuple[str, str]], namespaces: Namespaces, *, joins_accounts: bool = False
+    ) -> None:
+        """Takes in rows of the log: profile and event (JSON). `joins_accounts` where what is decided on one
+        member of an account may hang on another."""
         owners = self.owners
         self.events += len(rows)
         for profile_id, body in rows:
@@ -44,10 +48,16 @@ class Mentions(msgspec.Struct):
             if event.received_at > self.latest:
                 self.latest = event.received_at
             for declared in namespaces:
-                for key in (*identity.lookups(event, identity.keys_of(event, declared)), *_account(event)):
+                for key in identity.lookups(event, identity.keys_of(event, declared)):
                     other = owners.setdefault(hash(key), profile_id)
                     if other != profile_id:
                         self.pairs.add((other, profile_id))
+            if joins_accounts:
+                for account in (event.group_id, account_in(event.context)):
+                    if account is not None:
+                        other = owners.setdefault(hash((ACCOUNT_NAMESPACE, account)), profile_id)
+                        if other != profile_id:
+                            self.pairs.add((other, profile_id))
 
     def add(self, other: Mentions) -> None:
         """What another worker has read."""
@@ -58,11 +68,6 @@ class Mentions(msgspec.Struct):
             known = self.owners.setdefault(key, profile_id)
             if known != profile_id:
                 self.pairs.add((known, profile_id))
-
-
-def _account(event: Event) -> tuple[IdentityKey, ...]:
-    """Whoever acts for the same account goes together with it: what one does changes what it is to all."""
-    return ((ACCOUNT_NAMESPACE, event.group_id),) if event.group_id is not None else ()
 
 
 def groups(mentions: Mentions, merges: Mapping[str, Sequence[Brought]]) -> list[frozenset[str]]:

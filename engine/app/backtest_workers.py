@@ -42,11 +42,12 @@ class WorkerLost(Exception):
 
 class Work(msgspec.Struct, frozen=True, kw_only=True):
     """What all workers know. `most` people at the most, chosen fairly; `namespaces` of all rule sets that
-    people are named by."""
+    people are named by; `joins_accounts` where one of them looks at accounts."""
 
     dsn: str
     trial: Trial
     namespaces: Namespaces
+    joins_accounts: bool = False
     most: int | None = None
 
     def __repr__(self) -> str:
@@ -223,7 +224,7 @@ async def _connect(
     """The first pass: who is connected with whom, who became one with whom, and who is chosen."""
     mentions = Mentions()
     async for rows in history.mentions(buckets):
-        mentions.read(rows, work.namespaces)
+        mentions.read(rows, work.namespaces, joins_accounts=work.joins_accounts)
         done(len(rows))
     chosen = await history.people(work.most) if work.most is not None else []
     return mentions, brought(await history.ended(buckets)), chosen

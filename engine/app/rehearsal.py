@@ -306,7 +306,13 @@ class Rehearsal:
         for profile in unit.written.values():
             if profile.ended is not None and self.profiles[profile.id].ended is None:
                 ended.append(profile)
-            self.enrol(msgspec.structs.replace(profile, version=profile.version + 1))
+            if profile.id not in self.profiles:
+                self._owners[(PROFILE_NAMESPACE, profile.id)] = profile.id
+            self.profiles[profile.id] = msgspec.structs.replace(profile, version=profile.version + 1)
+            for account in profile.accounts:
+                self._members.setdefault(account, set()).add(profile.id)
+        for key, (profile_id, _) in unit.links.items():
+            self._owners[key] = profile_id
         if unit.sends:
             self._made.update([send.id for send in unit.sends])
         for _, profile_id, identifier, due_at in unit.rung:

@@ -130,7 +130,7 @@ class Unit:
         self._base = profiles
         self._hints = hints
         self._owners: dict[IdentityKey, str] = {}
-        self._links: dict[IdentityKey, tuple[str, str | None]] = {}
+        self.links: dict[IdentityKey, tuple[str, str | None]] = {}
         """The profile that each key is to point to, and the one that it points to as yet."""
         self._shared = shared
         self._seen: dict[tuple[str, str, str], Pending] = {}
@@ -294,7 +294,7 @@ class Unit:
             if hint is not None and hint != profile.id and (stale := self.profile(hint)) is not None:
                 self._write(stale)  # guards the take-over of a stale row by that profile's version
             self._owners[key] = profile.id
-            self._links[key] = (profile.id, self._hints.get(key))
+            self.links[key] = (profile.id, self._hints.get(key))
         return identity.gains(profile, plan, event, addresses, earlier)
 
     def _merge(self, profile: Profile, other_id: str, event: Event, turn: Turn) -> Profile:
@@ -311,7 +311,7 @@ class Unit:
         for key in ended.keys:
             if together.lists(key):
                 self._owners[key] = profile.id
-                self._links[key] = (profile.id, ended.id)
+                self.links[key] = (profile.id, ended.id)
         return together
 
     def _write(self, profile: Profile) -> None:
@@ -399,7 +399,7 @@ class Unit:
             document = new_profile(key, self._secret, turn.now)
             named = Identity(*key, event.known_at, event.message_id)
             document = msgspec.structs.replace(document, identities=(named,))
-            self._owners[key], self._links[key] = document.id, (document.id, self._hints.get(key))
+            self._owners[key], self.links[key] = document.id, (document.id, self._hints.get(key))
         for contact in counted:
             document = fold.with_contact(document, contact, turn.now - turn.rules.contact_horizon)
         self._write(document)
@@ -423,7 +423,7 @@ class Unit:
             seats = base.accounts if base is not None else {}
             if profile.accounts is not seats and (profile.accounts or seats):
                 commit.members.extend(seat_rows(number, seats, profile))
-        for key, (profile_id, previous_id) in self._links.items():
+        for key, (profile_id, previous_id) in self.links.items():
             commit.links.append(
                 LinkRow(
                     unit=number,

@@ -20,11 +20,13 @@ WHERE bucket = bucket_of($1) AND profile_id = $1
 ON CONFLICT DO NOTHING;
 
 -- name: drop_copies
--- Messages that the survivor had already were counted there.
+-- Messages that the survivor had already were counted there. What engines told themselves of both stays: it
+-- counts nowhere, and without it nobody could say how the decisions after it came about.
 DELETE FROM events e USING seen s
 WHERE e.bucket = bucket_of($1) AND e.profile_id = $1 AND e.sender <> 'generated'
     AND s.bucket = bucket_of($2) AND s.profile_id = $2 AND s.sender = e.sender
-    AND s.message_id = e.message_id AND s.seq <> e.seq + $3;
+    AND s.message_id = e.message_id AND s.seq <> e.seq + $3
+    AND NOT (e.sender = 'engine' AND starts_with(e.name, '$'));
 
 -- name: move_events
 WITH part AS (

@@ -146,7 +146,13 @@ async def _prepare(
             is_recorded=other is None,
             verifies_all=verify or events <= QUICKLY_VERIFIED,
         )
-        work = Work(dsn=dsn, trial=trial, namespaces=tuple(named), most=profiles)
+        work = Work(
+            dsn=dsn,
+            trial=trial,
+            namespaces=tuple(named),
+            joins_accounts=any(ruling.rules.uses_accounts for ruling in every),
+            most=profiles,
+        )
         return _Prepared(work, events)
     finally:
         await connection.close()
