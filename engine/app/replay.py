@@ -19,7 +19,8 @@ from engine.app.ruling import Predictor, Ruling
 from engine.domain.candidates import NO_SLOTS, Slots
 from engine.domain.offers.pauses import NOTHING_PAUSED, Pause, paused
 from engine.domain.people import identity
-from engine.domain.people.counting import Recount, lacking
+from engine.domain.people.account_feeds import lacking_for_accounts
+from engine.domain.people.counting import Recount, lacking, rollups_of
 from engine.domain.people.events import Event, Kind, Location, Sender
 from engine.domain.people.fold import RESTRICTED
 from engine.domain.people.profiles import Profile, new_profile
@@ -245,17 +246,20 @@ class Replay:
 
     def _recount(self, row: Recorded, ruling: Ruling) -> Recount | None:
         """What the log of somebody came to when a trait was declared that they lacked."""
-        profile = self.rehearsal.profiles.get(row.profile_id)
-        if profile is None or not (missing := lacking(profile, ruling.rules.workspace)):
+        profile, rules = self.rehearsal.profiles.get(row.profile_id), ruling.rules
+        if profile is None or profile.account:
             return None
-        counting = Recounting(ruling.rules, missing)
+        missing, rollups = lacking(profile, rules.workspace), lacking_for_accounts(profile, rules)
+        if not (missing or rollups or (profile.accounts and profile.handed_on != rollups_of(rules))):
+            return None
+        counting = Recounting(rules, missing, rollups)
         for one in self._log:
             if one is row:
                 break
             if self.rehearsal.heir(one.profile_id) == profile.id:
                 seen = _read_seen(one.raw_facts)
                 counting.take(Logged(event=one.event, now=one.facts.now, zone=seen.zone, places=seen.places))
-        return Recount(int(row.event.message_id.rpartition(":")[2]), counting.states)
+        return Recount(int(row.event.message_id.rpartition(":")[2]), counting.states, counting.of_accounts)
 
     def _ready(self, ruling: Ruling) -> Ruling:
         """The ruling with what engines added to it then."""
