@@ -252,6 +252,32 @@ rules: {wake: {when: {audience: asleep, change: entered}, offer: wake-up}}
     assert (len(before), len(after)) == (0, 1)
 
 
+def test_accounts_and_their_purchases_are_imported(postgres: str, tmp_path: Path) -> None:
+    served.write_workspace(tmp_path / "rules", rules=RULES, workspace=WORKSPACE)
+    people = tmp_path / "people.csv"
+    people.write_text(
+        "account_id,user_id,role,name\n" + "".join(f"acme,p{n},buyer,Acme\n" for n in range(50))
+    )
+    orders = tmp_path / "orders.csv"
+    rows = "".join(f"p{n},{'acme' if n % 2 else ''},{n},2020-01-0{n % 9 + 1}\n" for n in range(50))
+    orders.write_text("user_id,account_id,revenue,date\n" + rows)
+    with served.database(postgres, "test_accounts_imported") as dsn:
+        for kind, file in (("accounts", people), ("purchases", orders), ("purchases", orders)):
+            ended = served.command(tmp_path, "import", kind, str(file), dsn=dsn)
+            assert ended.returncode == 0, ended.stderr
+        with served.serve(tmp_path, dsn) as engine, engine.admin() as admin:
+
+            def whole() -> dict[str, Any] | None:
+                response = admin.get("/admin/accounts/acme")
+                found: dict[str, Any] = response.json()
+                return found if response.status_code == 200 and found["computed"]["orders"] == 25 else None
+
+            found = served.until(whole, 30, "what the file says")
+    assert found["computed"]["spend"] == sum(range(1, 50, 2))
+    assert len(found["members"]) == 50
+    assert {member["role"] for member in found["members"]} == {"buyer"}
+
+
 def test_an_account_over_http(postgres: str, tmp_path: Path) -> None:
     served.write_workspace(tmp_path / "rules", rules=RULES, workspace=WORKSPACE)
     calls: list[dict[str, Any]] = []

@@ -146,6 +146,10 @@ def test_an_account_is_joined_by_its_people() -> None:
     one = event(b"account_id,user_id,industry\nacme,u,steel\n", kind="accounts")
     assert (one.kind, one.group_id, one.user_id) == (Kind.GROUP, "acme", "u")
     assert one.properties == {"industry": "steel"}
+    one = event(b"account_id,user_id,role,member.desk\nacme,u,buyer,7\n", kind="accounts")
+    assert one.properties == {"role": "buyer", "member": {"desk": 7}}
+    one = event(b"user_id,account_id,revenue\nu,acme,5\n", kind="purchases")
+    assert (one.group_id, one.context, one.properties) == (None, {"groupId": "acme"}, {"revenue": 5})
     assert code(b"account_id,user_id\n,u\n", kind="accounts") == "missing_account"
 
 

@@ -65,7 +65,7 @@ def observed(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> O
     followed = audiences.follow(inner, before, after, now)
     after = msgspec.structs.replace(after, audiences=followed.membership)
     after, alarms = audiences.armed(after, now)
-    told = Alarms(tuple(_tell(rules, after.account, followed, event)))
+    told = Alarms(() if event.history else tuple(_tell(rules, after.account, followed, event)))
     return msgspec.structs.replace(seen, profile=after, alarms=alarms + told if told else alarms)
 
 

@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from engine.domain.offers.rules import Workspace
+from engine.domain.people.accounts import STATED
 from engine.domain.people.events import Event, Sender
 from engine.domain.people.events import Kind as Call
 from engine.formats.import_mapping import Cell, ImportMapping, Kind, zone_of
@@ -27,6 +28,7 @@ HISTORY = timedelta(days=2)
 """What happened longer ago is counted, and offers nothing: an import must not wake up everybody."""
 FOREVER = timedelta(days=365 * 150)
 _NUMBER = re.compile(r"[+-]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_MEMBER = "member."
 _YES = frozenset(("true", "yes", "y", "1", "granted", "opt_in", "opt-in", "in"))
 _NO = frozenset(("false", "no", "n", "0", "denied", "opt_out", "opt-out", "out"))
 _CALLS = {
@@ -73,6 +75,10 @@ class Reader:
         for name, cell in given.properties.items():
             if (value := self._value(values, cell)) is not None:
                 item.properties[name] = value
+        if self._call is Call.GROUP:
+            _seat(item.properties)
+        elif item.group_id is not None:
+            item.context[STATED] = item.group_id
         consent: dict[str, bool] = {}
         for purpose, cell in given.consent.items():
             stated = _granted(_of(values, cell))
@@ -146,6 +152,13 @@ class Reader:
             value = _text((row.values or {}).get(self._given.id))
             return f"{self._kind}:{value}" if value is not None else None
         return blake2b(_json([self._kind, row.number, row.raw]), digest_size=16).hexdigest()
+
+
+def _seat(properties: dict[str, Any]) -> None:
+    """Columns such as `member.department` are of the membership, as a group call has them."""
+    own = {name: properties.pop(name) for name in list(properties) if name.startswith(_MEMBER)}
+    if own:
+        properties["member"] = {name.removeprefix(_MEMBER): value for name, value in own.items()}
 
 
 def _never() -> str:

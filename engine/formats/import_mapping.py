@@ -116,10 +116,9 @@ def by_names(
     others are traits of a profile, purposes of a consent, properties of all else."""
     lower = {column.strip().lower(): column for column in columns}
     ids = {word: Cell(lower[word], as_text=True) for word in namespaces if word in lower}
-    if kind == "accounts":
-        for word in _ACCOUNTS:
-            if word in lower:
-                ids["group_id"] = Cell(lower[word], as_text=True)
+    for word in _ACCOUNTS:
+        if word in lower:
+            ids["group_id"] = Cell(lower[word], as_text=True)
     time = given.time
     if time is None:
         time = next((Cell(lower[word]) for word in _TIMES if word in lower), None)

@@ -78,7 +78,14 @@ def handed_on(
             told["cells"] = packed(cells)
     if not told:
         return ()
-    return (feed(f"{profile.id}:{profile.seq + 1}", event.group_id, now, told, paced=event.history),)
+    left = feed(f"{profile.id}:{profile.seq + 1}", event.group_id, now, told, paced=event.history)
+    return (_of_history(left),) if event.history else (left,)
+
+
+def _of_history(left: Feed) -> Feed:
+    """What is told of long ago is counted, and wakes nobody up."""
+    event = msgspec.structs.replace(left.timer.event, history=True)
+    return Feed(left.account, msgspec.structs.replace(left.timer, event=event))
 
 
 def of_account(alarms: Alarms, account: str) -> Alarms:
@@ -142,8 +149,9 @@ def lacking_for_accounts(profile: Profile, rules: RuleSet) -> tuple[Computed, ..
 
 def handed_on_late(profile: Profile, recount: Recount, now: datetime) -> tuple[Feed, ...]:
     """What a person had done for accounts before a roll-up was declared."""
+    identifier = f"{profile.id}:{profile.seq + 1}:late"
     return tuple(
-        feed(f"{profile.id}:{profile.seq + 1}:late", account, now, {"cells": packed(cells)}, paced=True)
+        _of_history(feed(identifier, account, now, {"cells": packed(cells)}, paced=True))
         for account, cells in recount.of_accounts.items()
     )
 

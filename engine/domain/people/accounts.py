@@ -57,11 +57,15 @@ def placed(profile: Profile, event: Event) -> tuple[Profile, Event, tuple[str, .
                 event.group_id: _joined(profile.accounts.get(event.group_id), event),
             },
         )
+        if event.sender is Sender.IMPORT:  # a file is no client: each of its rows says so itself
+            return profile, event, ()
         if known is None or at >= known.at:
             names = known.names if known is not None else False
             profile = _with_client(profile, client, Client(event.group_id, at, names))
         return profile, event, ()
     stated = account_in(event.context)
+    if event.sender is Sender.IMPORT:
+        return profile, _of(event, stated if stated in profile.accounts else None), ()
     if stated is not None:
         if known is None or not known.names:
             acts_for = known.account if known is not None else None
