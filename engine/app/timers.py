@@ -19,7 +19,7 @@ from engine.adapters.postgres.store import DueTimer, Store
 from engine.app.clock import Clock
 from engine.app.lane import Lane
 from engine.app.replies import Overloaded, Pending, Reply
-from engine.domain.companies import is_telling
+from engine.domain.companies import TELL, is_telling
 from engine.domain.offers.pauses import NOTHING_HELD, Held
 from engine.domain.people.account_feeds import keys_of_timer
 from engine.domain.people.events import Event
@@ -115,8 +115,8 @@ class Timers:
         ):
             await self._fire(due, paced=paced)
             fired += len(due)
-            if len(due) < CLAIMED_AT_ONCE:
-                break
+            if len(due) < CLAIMED_AT_ONCE and not any(timer.id.startswith(TELL) for timer in due):
+                break  # members who are told something are told at once
         return fired
 
     async def _fire(self, due: Sequence[DueTimer], *, paced: bool) -> None:
