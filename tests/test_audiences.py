@@ -308,6 +308,23 @@ def test_a_score_makes_a_member() -> None:
     assert changes(told) == [("left likely", NOON + seconds(1))]
 
 
+def test_a_score_that_moves_with_time_alone_is_asked_for_again_every_day() -> None:
+    told = story("audiences: {likely: propensity.buy > 0.6 && profile.orders == 0}", buy=0.2)
+    told.tell(event("", kind=Kind.IDENTIFY, traits={"age": 1}))
+    assert changes(told) == []
+    told.scores = {"buy": 0.7}
+    told.wait(NOON + timedelta(hours=23))
+    assert members(told) == {}
+    told.wait(NOON + timedelta(hours=25))
+    assert set(members(told)) == {"likely"}
+    told.scores = {"buy": 0.1}
+    told.wait(NOON + timedelta(days=2))
+    assert members(told) == {}
+    told.tell(order(NOON + timedelta(days=2, hours=1)))  # no score can change that any more
+    told.wait(NOON + timedelta(days=9))
+    assert told.timers == {}
+
+
 def test_a_score_is_asked_for_only_where_it_can_change_the_answer() -> None:
     told = story("audiences: {likely: propensity.buy > 0.6 && profile.orders == 0}", buy=0.7)
     seen = decide.observe(told.rules, told.profile, order(), NOON)

@@ -166,3 +166,29 @@ def test_no_order_of_words_and_of_merges_changes_which_stands(
 def test_every_party_has_its_name_back(party: str) -> None:
     trait = told(brought({"x": 1}, party=party)).of("ada").traits["x"]
     assert provenance(trait.source, BEFORE).source == party
+
+
+def test_what_nothing_reads_is_kept_in_the_log_alone() -> None:
+    """Of an event that no rule, model or trait reads, the document keeps that the person was there."""
+    people = told(states({"first_name": "Ada"}))
+    before = people.of("ada")
+    read_by_nobody = event(
+        "Page Scrolled",
+        NOON + seconds(1),
+        user_id="ada",
+        properties={"depth": 0.7, "secret": "never kept"},
+        context={
+            "userAgent": "never kept",
+            "page": {"url": "never kept"},
+            "campaign": {"name": "never kept"},
+        },
+    )
+    people.tell(read_by_nobody)
+    after = people.of("ada")
+    assert (after.seq, after.last_seen) == (before.seq + 1, NOON + seconds(1))
+    same = {"seq": before.seq, "last_seen": before.last_seen, "version": before.version}
+    used = tuple(msgspec.structs.replace(i, used_at=None) for i in after.identities)
+    assert msgspec.structs.replace(after, **same, identities=used) == msgspec.structs.replace(
+        before, identities=tuple(msgspec.structs.replace(i, used_at=None) for i in before.identities)
+    )
+    assert b"never kept" not in msgspec.msgpack.encode(after)

@@ -6,8 +6,8 @@ reached for a month has entered and left at the very moments at which the condit
 of whom a condition is true already when its audience is declared are members, but did not enter.
 
 Conditions that read a propensity are looked at with every event that changes something of the
-person, where the score can still change the answer; a score that moves with time alone does not
-move anybody.
+person, where the score can still change the answer, and once a day without an event: scores move with
+time, too.
 
 Accounts are in audiences of accounts in the same way: their conditions read `account`, which is bound to
 the same profile.
@@ -16,7 +16,7 @@ the same profile.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -30,6 +30,7 @@ from engine.domain.people.timers import NO_ALARMS, PREFIX, Alarms, timer
 
 TIMER = f"{PREFIX}audiences"
 DIGEST_BYTES = 4
+SCORED_AGAIN_AFTER = timedelta(days=1)
 MOST_STEPS = 200
 """Turns of time that are followed one by one; of somebody who was away for longer, the rest at once."""
 
@@ -86,7 +87,11 @@ def scored(
 ) -> Followed:
     """The membership once the models that `follow` asked for have answered."""
     found = _checked(rules, after, followed.membership, now, scores, followed.silent)
-    return msgspec.structs.replace(found, changes=followed.changes + found.changes)
+    kept = found.membership
+    if followed.needed:
+        again = now + SCORED_AGAIN_AFTER
+        kept = msgspec.structs.replace(kept, due=again if kept.due is None else min(kept.due, again))
+    return msgspec.structs.replace(found, membership=kept, changes=followed.changes + found.changes)
 
 
 def armed(profile: Profile, now: datetime) -> tuple[Profile, Alarms]:
