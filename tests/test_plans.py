@@ -32,9 +32,7 @@ async def explained(connection: asyncpg.Connection, name: str) -> str:
     statement = QUERIES[name]
     numbers = {int(number) for number in re.findall(r"\$(\d+)", statement)}
     await connection.execute(f"PREPARE planned AS {statement.rstrip(';')}")
-    # Arrays, and for the commit's sixth to eighth, 25th and 26th JSON.
-    empty = ", ".join(
-        "'[]'" if name == "commit" and n in (6, 7, 8, 25, 26) else "'{}'" for n in sorted(numbers)
-    )
+    lists = {int(number) for number in re.findall(r"\$(\d+)::text::json", statement)}
+    empty = ", ".join("'[]'" if n in lists else "'{}'" for n in sorted(numbers))  # arrays else
     rows = await connection.fetch(f"EXPLAIN EXECUTE planned ({empty})")
     return "\n".join(row[0] for row in rows)
