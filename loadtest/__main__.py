@@ -26,6 +26,7 @@ from loadtest import imports as importing
 from loadtest import match as matching
 from loadtest import match_workspace as workspaces
 from loadtest import regions as watched
+from loadtest import way as ways
 from loadtest.results import LoadtestError
 from loadtest.table import notes, table
 
@@ -81,6 +82,16 @@ def decide(*, json: Json = False) -> None:
     console = Console()
     console.print(core.table(report))
     console.print(core.notes(report), highlight=False, soft_wrap=True)
+
+
+@app.command
+def way(*, json: Json = False) -> None:
+    """Time the engine's own work on an event, from body to answer, without sockets and database."""
+    report = ways.measure()
+    if json:
+        print(msgspec.json.encode(report).decode())
+        return
+    Console().print(ways.table(report))
 
 
 @app.command

@@ -11,7 +11,7 @@ import base64
 import time
 from collections.abc import Iterator
 from functools import cache
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Final
 
@@ -104,12 +104,15 @@ def others() -> tuple[str, ...]:
 
 def requests(traffic: Traffic) -> Iterator[bytes]:
     """All requests, without an end."""
-    head = traffic.head
-    number = 0
-    while True:
-        body = _body(traffic, number % PEOPLE, number // PEOPLE)
-        yield f"{head}{len(body)}\r\n\r\n{body}".encode()
-        number += 1
+    head = traffic.head.encode()
+    for body in bodies(traffic):
+        yield b"%s%d\r\n\r\n%s" % (head, len(body), body)
+
+
+def bodies(traffic: Traffic) -> Iterator[bytes]:
+    """The bodies of all requests, without an end."""
+    for number in count():
+        yield _body(traffic, number % PEOPLE, number // PEOPLE).encode()
 
 
 def _body(traffic: Traffic, person: int, turn: int) -> str:
