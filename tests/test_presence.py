@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.domain.people.events import Device, Event, Kind, Location
+from engine.domain.places.earth import meters_between
 from engine.domain.places.fence_index import Fence, FenceIndex, build
+from engine.domain.places.fixes import Spot, is_within
 from engine.domain.places.presence import Fix, Presence, Step, Transition, fix_of, is_known, step
 from engine.domain.places.shapes import Circle, Polygon, Shape
 
@@ -388,3 +390,21 @@ def test_wild_clocks_never_raise() -> None:
             each = Fix(latitude=1, longitude=2, at=at, received_at=START, sent_at=sent)
             presence, _ = run([each, msgspec.structs.replace(each, at=START, sent_at=START), each])
             assert presence.seen_at is not None
+
+
+@settings(max_examples=300)
+@given(
+    latitude=st.floats(-90, 90),
+    longitude=st.floats(-180, 180),
+    north=st.floats(-0.7, 0.7),
+    east=st.floats(-0.7, 0.7),
+    share=st.one_of(st.floats(0.95, 1.05), st.floats(0.0, 3.0)),
+)
+def test_the_bounds_that_spare_the_exact_way_agree_with_it(
+    latitude: float, longitude: float, north: float, east: float, share: float
+) -> None:
+    there = max(-90.0, min(90.0, latitude + north)), (longitude + east + 180.0) % 360.0 - 180.0
+    way = meters_between(latitude, longitude, *there)
+    here = Spot(latitude, longitude, 5.0, START)
+    meters = way * share + 0.001  # below a millimetre both are noise
+    assert is_within(here, Spot(*there, 5.0, START), meters) is (way <= meters)

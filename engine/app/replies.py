@@ -50,6 +50,8 @@ class Reply:
     @property
     def decisions(self) -> list[Decision]:
         """All decisions, in the order of the request's events."""
+        if not self._decisions:
+            return []
         return [d for position in sorted(self._decisions) for d in self._decisions[position]]
 
     def settle(self, position: int, decisions: Sequence[Decision], *, duplicate: bool) -> None:

@@ -53,7 +53,7 @@ from engine.domain.people.profiles import (
     new_profile,
     profile_id_of,
 )
-from engine.domain.people.timers import Alarms, Timer
+from engine.domain.people.timers import NO_ALARMS, Alarms, Timer
 from engine.domain.sharing.changes import OUTCOMES
 
 _json = msgspec.json.Encoder().encode
@@ -373,9 +373,9 @@ class Unit:
             self._count_for_account(seen.event.group_id, verdict, seen.event, turn)
         if seen.feeds:
             self._feed(seen.feeds)
-        if seen.alarms:
+        if seen.alarms is not NO_ALARMS:
             self._wind(profile.id, seen.alarms)
-        if verdict.alarms:
+        if verdict.alarms is not NO_ALARMS:
             self._wind(profile.id, verdict.alarms)
         self.done.append(pending)
 

@@ -122,7 +122,7 @@ def read(
     )
     if call in BATCH_CALLS:
         return _read_batch(body, receipt)
-    return _read_single(body, Kind(call), receipt)
+    return _read_single(body, _KINDS[call], receipt)
 
 
 def write_key_in(body: bytes) -> str | None:

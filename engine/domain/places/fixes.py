@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from enum import StrEnum
+from math import cos, hypot, radians
 from typing import Final
 
 import msgspec
@@ -14,6 +15,10 @@ from engine.domain.places.earth import METERS_PER_DEGREE_AT_LEAST, METERS_PER_DE
 FASTEST_METERS_PER_SECOND: Final = 340.0
 CLOCK_TOLERANCE: Final = timedelta(seconds=60)
 """Requests take their time; a device's clock has been set when it is off by more than this."""
+_FLAT_DEGREES: Final = 0.5
+_FLAT_UP_TO: Final = 80.0
+"""Between points so close, and so far from the poles, a way is no shorter than a degree's least length
+makes it along the parallel that is nearer to the pole, and no longer than its greatest along the other."""
 _NO_AGE: Final = timedelta()
 _OLDEST: Final = timedelta(days=3650)
 _AHEAD_WITHOUT_SENT_AT: Final = timedelta(hours=24)
@@ -180,20 +185,28 @@ def _resting(spot: Spot, when: datetime) -> Spot:
 def _reachable(earlier: Spot, later: Spot) -> bool:
     seconds = abs((later.at - earlier.at).total_seconds())
     allowed = FASTEST_METERS_PER_SECOND * seconds + earlier.accuracy_meters + later.accuracy_meters
-    return _within(earlier, later, allowed)
+    return is_within(earlier, later, allowed)
 
 
 def _has_moved(rest: Spot, spot: Spot) -> bool:
     """Farther away than noise at the stated accuracies explains."""
-    return not _within(rest, spot, 2 * (rest.accuracy_meters + spot.accuracy_meters))
+    return not is_within(rest, spot, 2 * (rest.accuracy_meters + spot.accuracy_meters))
 
 
-def _within(a: Spot, b: Spot, meters: float) -> bool:
-    """The sum of both differences is never less than the way, that of latitudes never more: they
-    spare the sines nearly always."""
+def is_within(a: Spot, b: Spot, meters: float) -> bool:
+    """Bounds of the way on a flat map spare the exact one nearly always."""
     north = abs(a.latitude - b.latitude)
-    if (north + abs(a.longitude - b.longitude)) * METERS_PER_DEGREE_AT_MOST <= meters:
+    east = abs(a.longitude - b.longitude)
+    if (north + east) * METERS_PER_DEGREE_AT_MOST <= meters:
         return True
     if north * METERS_PER_DEGREE_AT_LEAST > meters:
         return False
+    farther = max(abs(a.latitude), abs(b.latitude))
+    if north < _FLAT_DEGREES and east < _FLAT_DEGREES and farther < _FLAT_UP_TO:
+        at_least = hypot(north, east * cos(radians(farther)))
+        if at_least * METERS_PER_DEGREE_AT_LEAST > meters:
+            return False
+        at_most = hypot(north, east * cos(radians(farther - north)))
+        if at_most * METERS_PER_DEGREE_AT_MOST <= meters:
+            return True
     return meters_between(a.latitude, a.longitude, b.latitude, b.longitude) <= meters
