@@ -220,6 +220,8 @@ def _ids(scenario: Scenario, rules: RuleSet) -> Iterator[str]:
         found.append((profile.device or {}).get(word))
     for event in scenario.events:
         found += [event.body.get(word) for word in ("userId", "anonymousId", "previousId", "groupId")]
+        device = event.body.get("context", {}).get("device", {})
+        found += [device.get("id"), device.get("token")]
         stated = {**event.body.get("traits", {}), **event.body.get("context", {}).get("traits", {})}
         found += [stated.get(word) for word in sources]
     return (str(one) for one in dict.fromkeys(found) if isinstance(one, str) and one)
