@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from heapq import nsmallest
 
 import msgspec
@@ -13,6 +13,7 @@ from engine.app.reasons import Looked, sentence, shown, stopped_at, values_read
 from engine.app.rehearsal import Told
 from engine.app.rehearsal_story import Played
 from engine.domain.offers.decisions import ORDER, Decision, Judged, Outcome, Reason, is_worth_telling
+from engine.domain.offers.patterns import TriggerKind, split_timed
 from engine.domain.offers.rules import Pattern, Rule, RuleSet
 from engine.domain.views import fence_view
 from engine.formats.scenario import Expected, Scenario
@@ -163,7 +164,7 @@ def _never(expected: Expected, played: Played, rules: RuleSet) -> list[str]:
             happened["a repeated message"] += 1
             continue
         for trigger in told.seen.triggers:
-            happened[f"{trigger.kind.value} {trigger.name}"] += 1
+            happened[_came(trigger.kind, trigger.name)] += 1
         ignored.update(told.seen.notes)
     shown = [f"{what} × {times}" if times > 1 else what for what, times in happened.items()]
     lines.append(f"what happened: {', '.join(shown) or 'nothing'}")
@@ -185,7 +186,20 @@ def waits_for(pattern: Pattern) -> str:
     others = len(pattern.fences) - len(fences)
     more = f" and {others:,} more" if others else ""
     last = f", {shown(pattern.wait)} after the last one" if pattern.wait is not None else ""
-    return f"{pattern.kind.value} {pattern.name or ' or '.join(fences)}{more}{last}"
+    span = _spanning(pattern.kind, pattern.span)
+    return f"{pattern.kind.value} {pattern.name or ' or '.join(fences)}{more}{span}{last}"
+
+
+def _came(kind: TriggerKind, name: str) -> str:
+    """What set something off: `approach cafe-t5, 90s ahead`."""
+    what, span = split_timed(name)
+    return f"{kind.value} {what}{_spanning(kind, timedelta(seconds=float(span)) if span else None)}"
+
+
+def _spanning(kind: TriggerKind, span: timedelta | None) -> str:
+    if span is None:
+        return ""
+    return f" for {shown(span)}" if kind is TriggerKind.DWELL else f", {shown(span)} ahead"
 
 
 def _candidates(made: _Made, rules: RuleSet) -> tuple[str, ...]:

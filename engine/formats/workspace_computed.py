@@ -22,6 +22,7 @@ from engine.formats.workspace_values import (
     duration,
     fields,
     identifier,
+    is_misspelt,
     name,
     number,
     shown,
@@ -85,7 +86,7 @@ def _trait(entry: Entry, problems: Problems, declared: Declared) -> Computed | N
         if kinds:
             both = " and ".join(f'"{kind}"' for kind in kinds)
             problems.append(node.entries[kinds[1]].key.problem(f"{both} exclude each other"))
-        else:
+        elif not is_misspelt(node, _KINDS):
             problems.append(node.problem(f"no kind here: expected one of {', '.join(_KINDS)}"))
         return None
     kind = ComputedKind(kinds[0])

@@ -15,7 +15,7 @@ from engine.domain.places.packed_fences import sort_of
 from engine.domain.places.shapes import Beacon
 from engine.formats.located_yaml import AnyNode, MapNode, Scalar
 from engine.formats.workspace_names import Declared, event_names, expression, fence_names
-from engine.formats.workspace_values import Problems, duration, fields, name, shown, unresolved
+from engine.formats.workspace_values import Problems, duration, fields, is_misspelt, name, shown, unresolved
 
 _NAMED: Final = {"event": TriggerKind.EVENT, "page": TriggerKind.PAGE, "screen": TriggerKind.SCREEN}
 _PLACED: Final = {kind.value: kind for kind in TriggerKind if kind in PLACED}
@@ -59,7 +59,7 @@ def pattern(
         if kinds:
             both = " and ".join(f'"{kind}"' for kind in kinds)
             problems.append(node.entries[kinds[1]].key.problem(f"{both} exclude each other"))
-        else:
+        elif not is_misspelt(node, (*_NAMED, *_PLACED)):
             wanted = ", ".join((*_NAMED, *_PLACED))
             problems.append(node.problem(f"no event kind here: expected one of {wanted}"))
         return None

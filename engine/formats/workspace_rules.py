@@ -23,6 +23,7 @@ from engine.formats.workspace_values import (
     choice,
     duration,
     fields,
+    is_misspelt,
     name,
     names,
     number,
@@ -56,6 +57,7 @@ _FIELDS: Final = (
     "starts",
     "ends",
 )
+_PUTS_FORWARD: Final = ("offer", "offers", "do", "variants")
 _OF_OFFERS: Final = (
     *("offer", "offers", "variants", "placement"),
     *("cap", "experiment", "holdout", "lever", "quiet", "send"),
@@ -82,7 +84,8 @@ def rule(
         return None
     when = None
     if "when" not in found:
-        problems.append(entry.key.problem('a rule needs "when": what sets it off'))
+        if not is_misspelt(node, ("when",)):
+            problems.append(entry.key.problem('a rule needs "when": what sets it off'))
     else:
         when = trigger(found["when"], problems, declared, lambda below: rule_names(declared, below))
     at_place = when is None or when.kind in PLACED
@@ -168,7 +171,7 @@ def _offers(
             problems.append(value.problem("one offer stands here", "several stand under offers:"))
             return ()
         return _one(value, problems, declared)
-    elif "do" not in node.entries and "variants" not in node.entries:
+    elif node.entries.keys().isdisjoint(_PUTS_FORWARD) and not is_misspelt(node, _PUTS_FORWARD):
         problems.append(entry.key.problem('a rule needs an "offer" or "offers"'))
     return ()
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
+from engine.domain.offers.cel_problems import nearest
 from engine.domain.offers.rules import CalendarUnit, Window
 from engine.formats.located_yaml import AnyNode, ListNode, MapNode, Node, Scalar
 from engine.formats.problems import Problem, did_you_mean
@@ -89,6 +90,11 @@ def fields(
     return entries
 
 
+def is_misspelt(node: MapNode, words: Sequence[str]) -> bool:
+    """Whether one of the words is there, misspelt: what lacks it is told of once, at that place."""
+    return any(word not in words and nearest(word, words) is not None for word in node.entries)
+
+
 def not_yet(node: AnyNode) -> Problem:
     """The language has it, this version does not: never silently ignored."""
     return node.problem(f"{shown(node)} is not supported yet")
@@ -160,7 +166,8 @@ def number(
     """A finite number between two bounds, both included."""
     value = node.value if isinstance(node, Scalar) else None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        problems.append(node.problem(f"expected {what}, found {shown(node)}", _plain_number(node)))
+        wanted = what if " " in what else f"a number for {what}"
+        problems.append(node.problem(f"expected {wanted}, found {shown(node)}", _plain_number(node)))
         return None
     if not _is_finite(value) or (low is not None and value < low) or (high is not None and value > high):
         problems.append(node.problem(f"{what} must be {_bounds(low, high)}, found {shown(node)}"))

@@ -19,6 +19,7 @@ from engine.app.cli.environment import fail, read_settings
 from engine.app.cli.explain import looked_up, said_of_values, told_of
 from engine.app.cli.rulings import Rulings
 from engine.app.hypothesis import Hypothesis
+from engine.app.rehearsal_outcome import waits_for
 from engine.app.retracing import by_key
 from engine.app.ruling import Ruling
 from engine.domain.offers.patterns import TriggerKind
@@ -106,6 +107,7 @@ async def _report(store: Store, ruling: Ruling, profile: Profile, asked: Hypothe
         "revision": ruling.rules.revision,
         "trigger": {
             "kind": asked.kind.value,
+            "waitsFor": waits_for(asked.rule.when),
             "names": [name for _, name in asked.triggers],
             "lastCame": came[0]["occurred_at"] if came else None,
             "isRecorded": bool(names),
@@ -122,8 +124,7 @@ async def _report(store: Store, ruling: Ruling, profile: Profile, asked: Hypothe
 
 def _lines(report: dict[str, Any]) -> list[str]:
     trigger, last = report["trigger"], report["lastConsidered"]
-    what = f"{trigger['kind']} {' or '.join(trigger['names'][:5])}".strip()
-    said = [f"{report['rule']} waits for: {what}"]
+    said = [f"{report['rule']} waits for: {trigger['waitsFor']}"]
     if trigger["lastCame"] is not None:
         said.append(f"it last came on {trigger['lastCame']:%Y-%m-%d %H:%M:%S} UTC")
     elif trigger["isRecorded"]:
