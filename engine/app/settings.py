@@ -17,8 +17,6 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from engine.adapters.addresses import allowed
-
 PREFIX = "VIEWFINDER_"
 PUBLISHED = "db"
 """As VIEWFINDER_RULES: what was published, instead of a folder."""
@@ -94,6 +92,8 @@ def _names(value: str) -> tuple[str, ...]:
 
 def _hosts(value: str) -> tuple[str, ...]:
     found = tuple(part.strip() for part in value.split(",") if part.strip())
+    from engine.adapters.addresses import allowed  # loads asyncio, which few commands need
+
     allowed(found)
     return found
 

@@ -101,7 +101,7 @@ def known_receivers(settings: Settings) -> frozenset[str] | None:
     dsn = database_at_hand(settings)
     if dsn is None:
         return None
-    from engine.app.cli.receivers import names  # its libraries cost time that most checks can save
+    from engine.app.cli.receiver_names import names  # its libraries cost time that most checks can save
 
     return names(dsn)
 

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import uuid4
 
-import asyncpg
 import msgspec
 from cyclopts import Parameter
 from rich.console import Console
@@ -37,7 +36,6 @@ Action = Literal["list", "add", "show", "remove", "rotate", "enable", "test", "d
 
 _json = msgspec.json.Encoder().encode
 _COMMAND = "command"
-ASK_SECONDS = 2.0
 MOST_SHOWN = 1000
 _TOPICS = ", ".join(TOPICS)
 
@@ -193,23 +191,6 @@ async def _test(receiver: Receiver, settings: Settings, json: bool) -> int:
         json, {"name": receiver.name, "taken": taken, "code": code}, "taken" if taken else f"refused: {code}"
     )
     return 0 if taken else 1
-
-
-def names(dsn: str) -> frozenset[str] | None:
-    """Those of all receivers; None where the database cannot be asked at once."""
-
-    async def ask() -> frozenset[str]:
-        async with asyncio.timeout(ASK_SECONDS):
-            connection = await asyncpg.connect(dsn, timeout=ASK_SECONDS)
-            try:
-                return frozenset(one.name for one in await stored.all_of(connection))
-            finally:
-                connection.terminate()
-
-    try:
-        return asyncio.run(ask())
-    except (*DATABASE_FAULTS, TimeoutError, ValueError):
-        return None
 
 
 def _words(text: str) -> list[str]:
