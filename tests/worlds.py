@@ -26,7 +26,7 @@ import msgspec
 from engine.adapters.weather import FIELDS
 from engine.app.rehearsal import SECRET, Told
 from engine.app.rehearsal_outcome import Outcomes, compare
-from engine.app.rehearsal_story import Played, play
+from engine.app.rehearsal_story import Played, of_what, play
 from engine.app.ruling import Ruling
 from engine.app.weather import RESOLUTION
 from engine.domain.offers.assignment import is_rolled_out, place, variant
@@ -368,6 +368,8 @@ class _Run:
             device = item.get("context", {}).get("device", {})
             if device.get("type") in ("ios", "web"):  # their app has Firebase's SDK
                 item["context"].setdefault("pushProvider", "fcm")
+        if body.get("event") in ("Offer Shown", "Offer Tapped"):
+            of_what(body, reversed(self._decisions(person)))
         client = self._server if call.from_server else self._app
         answer = client.post(f"/v1/{call.call}", json=body)
         answer.raise_for_status()
@@ -381,18 +383,7 @@ class _Run:
 
     def ending(self, person: Person) -> Happened:
         """A person's decisions beside what their scenario expects, as `viewfinder test` compares them."""
-        found: dict[str, Decision] = {}
-        for namespace, value in person.whose:
-            path = f"/admin/profiles/{namespace}/{quote(value, safe='')}/decisions"
-            answer = self._admin.get(path, params={"limit": 1000})
-            if answer.status_code == 404:
-                continue
-            answer.raise_for_status()
-            for row in reversed(answer.json()["decisions"]):
-                found[row["id"]] = msgspec.convert(row, Decision)
-        made = sorted(
-            (one for one in found.values() if one.decided_at <= person.ends), key=lambda one: one.decided_at
-        )
+        made = [one for one in self._decisions(person) if one.decided_at <= person.ends]
         told = tuple(
             Told(event=cast(Any, None), now=one.decided_at, seen=None, verdict=None, decisions=(one,))
             for one in made
@@ -405,6 +396,19 @@ class _Run:
             if one.id in self._answered and self._answered[one.id]["outcome"] != one.outcome
         ]
         return Happened(person.story, outcomes, tuple(faults))
+
+    def _decisions(self, person: Person) -> list[Decision]:
+        """All that was decided on a person, and on who else is in their scenario, in order."""
+        found: dict[str, Decision] = {}
+        for namespace, value in person.whose:
+            path = f"/admin/profiles/{namespace}/{quote(value, safe='')}/decisions"
+            answer = self._admin.get(path, params={"limit": 1000})
+            if answer.status_code == 404:
+                continue
+            answer.raise_for_status()
+            for row in reversed(answer.json()["decisions"]):
+                found[row["id"]] = msgspec.convert(row, Decision)
+        return sorted(found.values(), key=lambda one: one.decided_at)
 
     def _not_sent(self, made: Sequence[Decision]) -> list[str]:
         """The pushes that did not reach the phone."""

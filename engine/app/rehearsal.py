@@ -25,6 +25,7 @@ from engine.domain.candidates import Slots
 from engine.domain.companies import is_telling, telling
 from engine.domain.decide import Observation, Verdict
 from engine.domain.offers.decisions import Decision
+from engine.domain.offers.delivery import outcome_event, outcome_id
 from engine.domain.people import identity
 from engine.domain.people.account_feeds import FED, keys_of_timer
 from engine.domain.people.counting import Recount
@@ -74,6 +75,8 @@ class Rehearsal:
         """The ids of all that was offered or done."""
         self._members: dict[str, set[str]] = {}
         """By account everybody who is, or was, a member."""
+        self.delivers = False
+        """Whether every push is delivered at once; otherwise its outcome is told by whoever knows it."""
         self._secret = secret
         for profile in profiles:
             self.enrol(profile)
@@ -315,6 +318,9 @@ class Rehearsal:
             self._owners[key] = profile_id
         if unit.sends:
             self._made.update([send.id for send in unit.sends])
+        for send in unit.sends if self.delivers else ():
+            outcome = outcome_event(send, None, now, delivered=True)
+            self.set(send.profile_id, Timer(id=outcome_id(send), due_at=now, event=outcome))
         for _, profile_id, identifier, due_at in unit.rung:
             timer = self._timers.get((profile_id, identifier))
             if timer is not None and timer.due_at == due_at:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import msgspec
 
 from engine.app.profile_reading import propensities
 from engine.app.rehearsal import SECRET, Rehearsal, Told
 from engine.app.ruling import Predictor, Ruling
+from engine.domain.offers.decisions import Decision, Outcome
 from engine.domain.offers.rules import RuleSet
 from engine.domain.people import identity, tallies
 from engine.domain.people.events import Event
+from engine.domain.people.outcomes import SHOWN, TAPPED
 from engine.domain.people.profiles import Identity, Profile, new_profile
 from engine.domain.phones import Ask, asking
 from engine.formats.gpx import TrackFix
@@ -53,9 +56,11 @@ def play(scenario: Scenario, fixes: Sequence[TrackFix], ruling: Ruling) -> Playe
     problems: list[Problem] = []
     told: list[Told] = []
     _introduce(rehearsal, _events(introduction(scenario, start), scenario, ruling.rules, problems), scenario)
+    rehearsal.delivers = _asks_what_arrived(ruling.rules)
     made: list[Call] = []
     for call in calls(scenario, fixes, _asking(rehearsal, scenario)):
         told += rehearsal.advance(call.sent_at)
+        of_what(call.body, (decision for one in reversed(told) for decision in one.decisions))
         told += rehearsal.tell(_events(call, scenario, ruling.rules, problems), call.sent_at)
         made.append(call)
     last = made[-1].sent_at if made else start
@@ -78,6 +83,23 @@ def _asking(rehearsal: Rehearsal, scenario: Scenario) -> Ask | None:
 
     ruling = rehearsal.ruling
     return asking(ruling.rules, scenario.phone.os, who, lambda one, now: propensities(one, ruling, now))
+
+
+def of_what(body: dict[str, Any], made: Iterable[Decision]) -> None:
+    """Completes what an app tells of an offer that it showed: an app knows the decision's id, a scenario
+    names the offer. `made` are the decisions, the newest first."""
+    told = body.get("properties")
+    if body.get("event") not in (SHOWN, TAPPED) or not isinstance(told, dict) or "decision" in told:
+        return
+    for decision in made:
+        if decision.outcome is Outcome.OFFERED and decision.offer == told.get("offer"):
+            body["properties"] = {**told, "decision": decision.id}
+            return
+
+
+def _asks_what_arrived(rules: RuleSet) -> bool:
+    limits = [rules.workspace.caps, *(rule.caps for rule in rules.rules.values())]
+    return rules.follows_outcomes or any(cap.count == "delivered" for caps in limits for cap in caps)
 
 
 def _events(call: Call, scenario: Scenario, rules: RuleSet, problems: list[Problem]) -> list[Event]:

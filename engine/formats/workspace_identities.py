@@ -126,7 +126,7 @@ def _trait(key: Scalar, node: AnyNode, problems: Problems) -> TraitDeclaration |
         problems.append(node.problem('"type" is missing', f"one of {', '.join(_TYPES)}"))
         return None
     kind = choice(found["type"], problems, _TYPES)
-    source = choice(found["source"], problems, PARTIES) if "source" in found else None
+    source = choice(found["source"], problems, PARTIES[::-1]) if "source" in found else None
     label = name(found["label"], problems, "a label") if "label" in found else None
     if word is None or kind is None or not free:
         return None
