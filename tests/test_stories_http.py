@@ -13,7 +13,8 @@ from tests.conftest import open_folder
 
 ROOT = Path(__file__).parent.parent
 SAMPLES = sorted(file.parent for file in (ROOT / "rules").rglob("workspace.yaml"))
-WORKSPACES = [*SAMPLES, Path(__file__).parent / "data" / "ten_stories" / "rules"]
+DATA = Path(__file__).parent / "data"
+WORKSPACES = [*SAMPLES, DATA / "ten_stories" / "rules", DATA / "language" / "rules"]
 
 NOT_OVER_HTTP: dict[str, str] = {}
 """Scenarios that cannot be brought about over HTTP, by their name, and why."""
@@ -22,7 +23,7 @@ NOT_OVER_HTTP: dict[str, str] = {}
 @pytest.mark.parametrize(
     "workspace",
     WORKSPACES,
-    ids=lambda folder: folder.name if folder.parent != folder.parents[1] / "ten_stories" else "ten",
+    ids=lambda folder: folder.parent.name if folder.parent.parent == DATA else folder.name,
 )
 def test_every_scenario_comes_out_over_http(workspace: Path, postgres: str) -> None:
     models = models_of(workspace)
@@ -34,7 +35,7 @@ def test_every_scenario_comes_out_over_http(workspace: Path, postgres: str) -> N
     stories = [story for story in found.stories if story.scenario.name not in NOT_OVER_HTTP]
     wrong: list[str] = []
     for number, (world, there) in enumerate(worlds.worlds(stories, checked.ruling).items()):
-        name = f"world_{workspace.name.replace('-', '_')}_{number}"
+        name = f"world_{WORKSPACES.index(workspace)}_{workspace.name}_{number}"
         with open_folder() as folder, served.database(postgres, name) as dsn:
             happened = worlds.bring_about(workspace, models, world, there, checked.ruling, folder, dsn)
         assert len(happened) == len(there)

@@ -65,6 +65,7 @@ def _variants(
         problems.append(node.problem(f"expected {expected}, found {shown(node)}"))
         return ()
     variants: list[Variant] = []
+    of = base if base is not None else _only_offer(node)
     total = 0.0
     for word, entry in node.entries.items():
         name(entry.key, problems, "the name of a variant")
@@ -75,7 +76,7 @@ def _variants(
         if "share" not in said:
             problems.append(entry.key.problem('"share" is missing'))
         total += part or 0.0
-        offer = _offer(entry.key, said, base, problems, declared, catalogue)
+        offer = _offer(entry.key, said, base, of, problems, declared, catalogue)
         if part is not None and offer is not None:
             variants.append(Variant(name=word, share=part, offer=offer))
     if total > 1.0 + _ROUNDING:
@@ -83,14 +84,27 @@ def _variants(
     return tuple(variants)
 
 
+def _only_offer(node: MapNode) -> AnyNode | None:
+    """The offer that the arms name, where all name the same one: other arms may have messages for it."""
+    named = [
+        entry.node.entries["offer"].node
+        for entry in node.entries.values()
+        if isinstance(entry.node, MapNode) and "offer" in entry.node.entries
+    ]
+    texts = {one.text if isinstance(one, Scalar) else "" for one in named}
+    return named[0] if len(texts) == 1 else None
+
+
 def _offer(
     key: Scalar,
     said: Mapping[str, AnyNode],
     base: AnyNode | None,
+    of: AnyNode | None,
     problems: Problems,
     declared: Declared,
     catalogue: Mapping[str, Offer],
 ) -> Offer | None:
+    """The arm's offer. `base` is the rule's own, `of` the one that a message is for."""
     if ("offer" in said) == ("message" in said):
         hint = "a variant is another offer, or another message of the rule's own"
         problems.append(key.problem('a variant needs either an "offer" or a "message"', hint))
@@ -100,10 +114,10 @@ def _offer(
             problems.append(said["offer"].problem("the rule has an offer of its own already"))
             return None
         return _catalogued(said["offer"], problems, declared, catalogue)
-    if base is None:
+    if of is None:
         problems.append(said["message"].problem("a message needs an offer: the rule has none"))
         return None
-    offer = catalogue.get(base.text) if isinstance(base, Scalar) else None
+    offer = catalogue.get(of.text) if isinstance(of, Scalar) else None
     before = len(problems)
     own = messages(said["message"], problems, message_members(declared))
     if offer is None or len(problems) > before:
