@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import Sequence
 from datetime import timedelta
@@ -283,7 +284,9 @@ def test_an_account_over_http(postgres: str, tmp_path: Path) -> None:
     calls: list[dict[str, Any]] = []
     for user in ("ada", "bob", "eve"):
         told = {"type": "group", "userId": user, "groupId": "acme", "messageId": f"g-{user}"}
-        calls.append({**told, "traits": {"name": "Acme Ltd", "role": "buyer", "member": {"desk": user}}})
+        consent = {"consent": {"categoryPreferences": {"marketing": True}}}
+        own = {"name": "Acme Ltd", "role": "buyer", "member": {"desk": user}}
+        calls.append({**told, "traits": own, "context": consent})
         order = {"type": "track", "userId": user, "event": "Order Completed", "messageId": f"o-{user}"}
         calls.append({**order, "properties": {"revenue": 1.5, "products": [{"sku": "A"}]}})
     with (
@@ -301,6 +304,14 @@ def test_an_account_over_http(postgres: str, tmp_path: Path) -> None:
 
         found = served.until(whole, 30, "what the members did")
         rest = admin.get("/admin/accounts/acme", params={"after": found["next"]}).json()
+        ada = {"namespace": "user_id", "value": "ada"}
+        put_right = {"acme": {"role": "director"}, "apex": {"role": "nobody"}}
+        profile = admin.post("/admin/profiles/correct", json={**ada, "accounts": put_right}).json()
+        bob = {"namespace": "user_id", "value": "bob", "accounts": {"acme": None}}
+        assert "accounts" not in admin.post("/admin/profiles/correct", json=bob).json()
+        left = admin.get("/admin/accounts/acme").json()["members"]
+        reach = served.command(tmp_path, "reach", "cross-sell", "--json", dsn=dsn)
+        why_not = served.command(tmp_path, "why-not", "user_id", "eve", "cross-sell", "--json", dsn=dsn)
         missing = admin.get("/admin/accounts/apex").status_code
         as_person = admin.get("/admin/profiles/$account/acme").status_code
         listed = {a["name"]: a for a in admin.get("/admin/audiences").json()["audiences"]}
@@ -313,4 +324,13 @@ def test_an_account_over_http(postgres: str, tmp_path: Path) -> None:
     ]
     assert rest["next"] is None
     assert (missing, as_person) == (404, 404)
+    assert {account: seat["role"] for account, seat in profile["accounts"].items()} == {"acme": "director"}
+    assert sorted(m["identities"][0]["value"] for m in left) == ["ada", "eve"]
+    reached = json.loads(reach.stdout)
+    assert reached["people"] == 3
+    assert {step["gate"]: step["stopped"] for step in reached["funnel"]} == {
+        "condition_unknown": 2,  # a director by now, and no member any more: at best as private people
+        "no_device": 1,
+    }
+    assert [one["reason"] for one in json.loads(why_not.stdout)["now"]] == ["no_device"]
     assert (listed["owns_a_not_b"]["of"], listed["owns_a_not_b"]["size"]) == ("account", 1)

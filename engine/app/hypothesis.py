@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import islice
+from typing import NamedTuple
 
 import msgspec
 
 from engine.app.ruling import Ruling
 from engine.app.scoring import scores_of
-from engine.domain import decide
+from engine.domain import account_views, decide
 from engine.domain.candidates import Slots, put_forward, reachable, scope_of
 from engine.domain.observation import Observation, Trigger
 from engine.domain.offers import caps
@@ -23,6 +24,16 @@ from engine.domain.people.profiles import Profile
 
 _MOST_TRIGGERS = 1_000
 _KINDS = {TriggerKind.PAGE: Kind.PAGE, TriggerKind.SCREEN: Kind.SCREEN}
+
+
+class Acting(NamedTuple):
+    """For which account somebody acts, None for themselves, with its document as far as there is one."""
+
+    account: str | None = None
+    document: Profile | None = None
+
+
+NOT_ACTING = Acting()
 
 
 class Hypothesis:
@@ -43,13 +54,26 @@ class Hypothesis:
         ]
         self._slots = Slots(tuple(dict.fromkeys(placements)), max(1, len(placements)))
 
+    def accounts_of(self, profile: Profile, event: Event | None = None) -> list[str | None]:
+        """For whom the person may act, where that makes a difference: None for themselves. An event says
+        for whom it was."""
+        if not self._ruling.rules.uses_accounts:
+            return [None]
+        return [None, *profile.accounts] if event is None else [event.group_id]
+
     def ask(
-        self, profiles: Sequence[Profile], now: datetime, event: Event | None = None
+        self,
+        profiles: Sequence[Profile],
+        now: datetime,
+        event: Event | None = None,
+        acting: Sequence[Acting] = (),
     ) -> list[tuple[Decision, ...]]:
         """What would be decided on each of them, with one run per model. `event` is the one that set it
-        off; without one nothing is known of it."""
+        off; without one nothing is known of it. `acting` says for whom each acts, nobody but themselves
+        unless it is given."""
         rules = self._ruling.rules
-        seen = [self._seen(profile, now, event) for profile in profiles]
+        whom = acting or [NOT_ACTING] * len(profiles)
+        seen = [self._seen(p, now, event, for_whom) for p, for_whom in zip(profiles, whom, strict=True)]
         verdicts = [decide.judge(rules, one, now, None, None, self._slots) for one in seen]
         scored = scores_of(self._ruling, verdicts)
         return [
@@ -61,16 +85,22 @@ class Hypothesis:
             for number, (one, verdict) in enumerate(zip(seen, verdicts, strict=True))
         ]
 
-    def candidates(self, profile: Profile, now: datetime, event: Event | None = None) -> list[Candidate]:
+    def candidates(
+        self,
+        profile: Profile,
+        now: datetime,
+        event: Event | None = None,
+        acting: Acting | None = None,
+    ) -> list[Candidate]:
         """What the rule would put forward for somebody, before any gate."""
         rules = self._ruling.rules
-        seen = self._seen(profile, now, event)
+        seen = self._seen(profile, now, event, acting or NOT_ACTING)
         local = now.astimezone(caps.zone(profile.zone, rules.workspace.timezone))
         scope = scope_of(rules, seen, now, local, reachable(profile)[1], {})
         matched = [(seen.triggers[0], self.rule)]
         return list(put_forward(rules, matched, scope, profile, self._slots.placements))
 
-    def _seen(self, profile: Profile, now: datetime, event: Event | None) -> Observation:
+    def _seen(self, profile: Profile, now: datetime, event: Event | None, acting: Acting) -> Observation:
         rules = self._ruling.rules
         if event is None:
             event = Event(
@@ -81,7 +111,13 @@ class Hypothesis:
                 timestamp=now,
             )
         trigger = Trigger(self.kind, self.name, now, rules.fences.get(self.name))
-        return Observation(profile=profile, event=event, triggers=(trigger,), past=profile.past)
+        seen = Observation(profile=profile, event=event, triggers=(trigger,), past=profile.past)
+        if acting.account is None:
+            return seen
+        view = account_views.view_of(rules, acting.document, now)
+        company = account_views.company(profile, acting.account, acting.document, view)
+        event = msgspec.structs.replace(event, group_id=acting.account)
+        return msgspec.structs.replace(seen, event=event, company=company)
 
 
 def _triggers(rule: Rule) -> list[TriggerKey]:

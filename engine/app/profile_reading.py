@@ -17,6 +17,7 @@ from engine.domain.offers.propensity import features
 from engine.domain.offers.rules import RuleSet, Workspace
 from engine.domain.offers.scope import Scope
 from engine.domain.people import computed, identity
+from engine.domain.people.accounts import member_view
 from engine.domain.people.counting import whole
 from engine.domain.people.labels import kept_back
 from engine.domain.people.profiles import ACCOUNT_NAMESPACE, BUCKETS, DEVICE_NAMESPACE, Profile
@@ -49,7 +50,7 @@ class SourceView(msgspec.Struct, frozen=True, kw_only=True):
     readable: bool
 
 
-class ProfileView(msgspec.Struct, frozen=True, kw_only=True):
+class ProfileView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`GET /admin/profiles/{namespace}/{value}`. After silence `presence` is empty, and not known."""
 
     id: str
@@ -64,6 +65,8 @@ class ProfileView(msgspec.Struct, frozen=True, kw_only=True):
     presence: list[PresenceView]
     presence_known: bool = msgspec.field(name="presenceKnown")
     propensities: dict[str, float]
+    accounts: dict[str, dict[str, Any]] = {}
+    """What the person is in each account, with since when; left out where they are in none."""
 
     def __repr__(self) -> str:
         return f"ProfileView({self.id})"
@@ -116,6 +119,7 @@ def view(profile: Profile, ruling: Ruling, now: datetime) -> ProfileView:
         presence=[PresenceView(fence, since) for fence, since in presence.inside.items()] if known else [],
         presence_known=known,
         propensities=propensities(profile, ruling, now),
+        accounts={account: member_view(seat) for account, seat in profile.accounts.items()},
     )
 
 

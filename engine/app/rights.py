@@ -95,9 +95,20 @@ async def restrict(lane: Lane, profile: Profile, restricted: bool, now: datetime
     await _tell(lane, profile, _own(RESTRICTED, now, properties={"restricted": restricted}))
 
 
-async def correct(lane: Lane, profile: Profile, traits: Mapping[str, Any], now: datetime) -> None:
-    """Sets traits right, whatever was said before; a null takes one away."""
-    await _tell(lane, profile, _own("", now, kind=Kind.IDENTIFY, traits=traits))
+async def correct(
+    lane: Lane,
+    profile: Profile,
+    traits: Mapping[str, Any],
+    now: datetime,
+    accounts: Mapping[str, Mapping[str, Any] | None] | None = None,
+) -> None:
+    """Sets traits right, whatever was said before; a null takes one away. `accounts` are what the person
+    is in each, None for no member of it any more."""
+    if traits or not accounts:
+        await _tell(lane, profile, _own("", now, kind=Kind.IDENTIFY, traits=traits))
+    for account, member in (accounts or {}).items():
+        said = {"left": True} if member is None else {"member": member}
+        await _tell(lane, profile, _own("", now, kind=Kind.GROUP, group_id=account, properties=said))
 
 
 def _own(name: str, now: datetime, *, kind: Kind = Kind.TRACK, **fields: Any) -> Event:

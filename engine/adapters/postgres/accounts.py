@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from importlib import resources
 
 import msgspec
@@ -53,6 +54,17 @@ class AccountMember(msgspec.Struct, frozen=True):
 
     def __repr__(self) -> str:
         return f"AccountMember({self.profile!r})"
+
+
+async def accounts(store: Store, ids: Iterable[str]) -> dict[str, Profile]:
+    """The documents of some accounts, by id."""
+    keys = [(ACCOUNT_NAMESPACE, one) for one in dict.fromkeys(ids)]
+    if not keys:
+        return {}
+    async with store.session() as session:
+        owners = await session.owners(keys)
+        found = await session.profiles(list(owners.values()))
+    return {profile.account: profile for profile, _ in found if profile.account}
 
 
 async def account(store: Store, account_id: str) -> Profile | None:

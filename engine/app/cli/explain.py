@@ -133,9 +133,11 @@ def lines(decision: Decision, report: dict[str, Any]) -> Iterator[str]:
     at = f" of {event['timestamp']}" if "timestamp" in event else ""
     place = f" at {decision.geofence}" if decision.geofence else ""
     yield f"What came in: {name}{at}; it set off: {decision.trigger}{place}"
+    account = event.get("group_id")
     known = [f"revision {decision.revision}"]
     known += [f"propensity {model} {shown(score)}" for model, score in facts.get("propensity", {}).items()]
     known += [f"weather {word} {shown(value)}" for word, value in facts.get("weather", {}).items()]
+    known += [f"account {account}"] if account is not None else []
     yield f"What was known: {', '.join(known)}"
     if decision.rule is not None and decision.outcome.value != "suppressed":
         made = f"{decision.offer} by the rule {decision.rule}, over {decision.channel}"

@@ -13,10 +13,12 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from engine.adapters.postgres.accounts import accounts
 from engine.adapters.postgres.store import Store
 from engine.app.cli.database import with_store
 from engine.app.cli.environment import errors
 from engine.app.cli.why_not import known_rule, standing
+from engine.app.hypothesis import Acting
 from engine.domain.offers.decisions import ORDER, Decision, Outcome
 from engine.domain.people.profiles import decode_profile
 
@@ -55,8 +57,14 @@ async def _count(store: Store, rule: str) -> dict[str, Any]:
             profiles = [decode_profile(row["document"]) for row in rows]
             alive = [profile for profile in profiles if profile.identities and not profile.account]
             people += len(alive)
-            for decisions in asked.ask(alive, now):
-                stopped = _stopped_at(decisions)
+            whom = [(person, account) for person in alive for account in asked.accounts_of(person)]
+            known = await accounts(store, {account for _, account in whom if account is not None})
+            acting = [Acting(account, known.get(account or "")) for _, account in whom]
+            answers = asked.ask([person for person, _ in whom], now, None, acting)
+            best: dict[str, str | None] = {}
+            for (person, _), decisions in zip(whom, answers, strict=True):
+                best[person.id] = _further(best.get(person.id, ""), _stopped_at(decisions))
+            for stopped in best.values():
                 if stopped is None:
                     reached += 1
                 else:
@@ -75,6 +83,12 @@ async def _count(store: Store, rule: str) -> dict[str, Any]:
         "reach": reached,
         "funnel": funnel,
     }
+
+
+def _further(one: str | None, other: str | None) -> str | None:
+    """Whom somebody acts for is theirs to choose: the gate that is further on, None for none at all."""
+    order = {"": -2, "not_put_forward": -1, **{reason.value: far for reason, far in ORDER.items()}}
+    return None if one is None or other is None else max(one, other, key=lambda gate: order.get(gate, -1))
 
 
 def _stopped_at(decisions: tuple[Decision, ...]) -> str | None:

@@ -10,6 +10,7 @@ import msgspec
 from cyclopts import Parameter
 from rich.console import Console
 
+from engine.adapters.postgres.accounts import accounts
 from engine.adapters.postgres.pauses import Pauses
 from engine.adapters.postgres.revisions import Revisions
 from engine.adapters.postgres.store import Store
@@ -18,7 +19,7 @@ from engine.app.cli.database import with_store
 from engine.app.cli.environment import fail, read_settings
 from engine.app.cli.explain import looked_up, said_of_values, told_of
 from engine.app.cli.rulings import Rulings
-from engine.app.hypothesis import Hypothesis
+from engine.app.hypothesis import Acting, Hypothesis
 from engine.app.rehearsal_outcome import waits_for
 from engine.app.retracing import by_key
 from engine.app.ruling import Ruling
@@ -96,10 +97,13 @@ async def _report(store: Store, ruling: Ruling, profile: Profile, asked: Hypothe
     came = await store.fetch("last_event_of", bucket, profile.id, kinds, names) if names else []
     considered = await store.fetch("last_consideration", bucket, profile.id, asked.rule.id)
     event = _read_event(came[0]["body"]) if came else None
-    (decisions,) = asked.ask([profile], now, event)
+    account = max(asked.accounts_of(profile, event), key=lambda a: (a is not None, a or ""))
+    documents = await accounts(store, [account]) if account is not None else {}
+    acting = Acting(account, documents.get(account or ""))
+    (decisions,) = asked.ask([profile], now, event, [acting])
     mine = [c for decision in decisions for c in decision.candidates if c.rule == asked.rule.id]
     hidden = kept_back(profile.consent, ruling.rules.workspace)
-    looked = by_key(asked.candidates(profile, now, event), hidden)
+    looked = by_key(asked.candidates(profile, now, event, acting), hidden)
     last = msgspec.json.decode(considered[0]["document"]) if considered else None
     return {
         "profileId": profile.id,

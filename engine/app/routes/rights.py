@@ -40,9 +40,11 @@ class Restriction(Lookup, frozen=True):
 
 
 class Correction(Lookup, frozen=True):
-    """Whose traits to set right; a null takes one away."""
+    """Whose traits to set right; a null takes one away. `accounts` by id: what they are in it, `role` and
+    more, or null for no member."""
 
     traits: dict[str, Any] = msgspec.field(default_factory=dict)
+    accounts: dict[str, dict[str, Any] | None] = msgspec.field(default_factory=dict)
 
 
 @delete(
@@ -105,7 +107,7 @@ async def restrict(data: JSONBody[Restriction], state: State) -> profile_reading
 async def correct(data: JSONBody[Correction], state: State) -> profile_reading.ProfileView:
     engine: Engine = state.engine
     found = await _found(engine, data.namespace, data.value)
-    await rights.correct(engine.lane, found, data.traits, engine.clock())
+    await rights.correct(engine.lane, found, data.traits, engine.clock(), data.accounts)
     return await _view(engine, data)
 
 

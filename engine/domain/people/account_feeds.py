@@ -21,7 +21,7 @@ from engine.domain.offers.rules import Computed, RuleSet
 from engine.domain.offers.scope import Scope
 from engine.domain.people import accounts, computed
 from engine.domain.people.counting import Recount, digests, rollups_of
-from engine.domain.people.events import Event, Kind
+from engine.domain.people.events import Event, Kind, Sender
 from engine.domain.people.memory import WAITED
 from engine.domain.people.profiles import ACCOUNT_NAMESPACE, PROFILE_NAMESPACE, IdentityKey, Profile
 from engine.domain.people.timers import PREFIX, Alarms, Timer, timer
@@ -70,7 +70,7 @@ def handed_on(
     says of it. `profile` is as it was before."""
     assert event.group_id is not None
     told: dict[str, Any] = {}
-    if event.kind is Kind.GROUP:
+    if event.kind is Kind.GROUP and event.sender is not Sender.ENGINE:
         told = {"at": event.known_at.isoformat(), "traits": accounts.group_traits(event)}
     if (inner := rules.of_accounts) is not None and inner.computed_by_trigger:
         cells = _cells(inner, profile, event, happened, zone, now)

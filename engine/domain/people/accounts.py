@@ -42,6 +42,8 @@ def placed(profile: Profile, event: Event) -> tuple[Profile, Event, tuple[str, .
     """The person as a member of what the event says, the event with the account that it is of, and notes
     on what was left out."""
     if event.sender is Sender.ENGINE:  # names its account itself, where it has one
+        if event.kind is Kind.GROUP and event.group_id in profile.accounts:
+            profile = _corrected(profile, event.group_id, event)
         return profile, _of(event, event.group_id if event.group_id in profile.accounts else None), ()
     client, at = client_of(event), event.known_at
     known = profile.clients.get(client)
@@ -77,6 +79,23 @@ def placed(profile: Profile, event: Event) -> tuple[Profile, Event, tuple[str, .
         return _with_client(profile, client, Client(None, at, known.names)), _of(event, None), ()
     account = None if known.names or known.account not in profile.accounts else known.account
     return profile, _of(event, account), ()
+
+
+def _corrected(profile: Profile, account: str, event: Event) -> Profile:
+    """The person as an operator says that they are in an account: `left`, or with other traits as a
+    member."""
+    at, seats = event.known_at, dict(profile.accounts)
+    if not event.properties.get("left"):
+        seat = seats[account]
+        said = _small(event.properties.get("member", {}))
+        seats[account] = msgspec.structs.replace(seat, traits=newest(seat.traits, said, at, MOST_SEAT_TRAITS))
+        return msgspec.structs.replace(profile, accounts=seats)
+    del seats[account]
+    clients = {
+        name: Client(None, at, client.names) if client.account == account else client
+        for name, client in profile.clients.items()
+    }
+    return msgspec.structs.replace(profile, accounts=seats, clients=clients)
 
 
 def _of(event: Event, account: str | None) -> Event:
