@@ -119,7 +119,7 @@ def _readers(rules: RuleSet, name: str, everything: Iterable[str]) -> list[str]:
 def _recipients(rules: RuleSet, purpose: str, receivers: Sequence[Receiver]) -> list[str]:
     """Who is told when something of that purpose is sent, and who is told of people for it."""
     pushes = any(offer.push is not None and offer.purpose == purpose for offer in rules.offers.values())
-    hooks = {a.webhook for a in rules.actions.values() if a.purpose == purpose and a.webhook}
+    hooks = {a.webhook.name for a in rules.actions.values() if a.purpose == purpose and a.webhook}
     return [
         *(["push services (FCM, APNs, Web Push)"] if pushes else []),
         *sorted(f"webhook {h}" for h in hooks),
