@@ -26,7 +26,7 @@ from engine.formats.workspace_accounts import with_accounts
 from engine.formats.workspace_actions import action
 from engine.formats.workspace_audiences import accounts, audiences, is_of_accounts, people
 from engine.formats.workspace_filing import filed
-from engine.formats.workspace_labels import check_offer, check_rule, readers, uses
+from engine.formats.workspace_labels import check_offer, check_rollups, check_rule, readers, uses
 from engine.formats.workspace_memory import Memory
 from engine.formats.workspace_models import MODELS_PREFIX, model, name_of
 from engine.formats.workspace_names import (
@@ -169,6 +169,7 @@ def load(
     if workspace.labels:
         workspace = msgspec.structs.replace(workspace, readers=readers(workspace))
         of = uses(workspace, ground.audiences, ground.models)
+        check_rollups(said.settings.get("accounts"), workspace.account_computed, of, problems)
         for word, catalogued in (*offers.items(), *actions.items()):
             check_offer(said.offers.get(word) or said.actions[word], catalogued, of, problems)
         for word, ruled in made.items():

@@ -7,7 +7,7 @@ purpose: its rule's conditions, the audiences and models behind them, its value,
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import msgspec
 
@@ -16,6 +16,7 @@ from engine.domain.offers.patterns import changed_audience
 from engine.domain.offers.propensity import ModelCard
 from engine.domain.offers.rules import (
     Audience,
+    Computed,
     ComputedKind,
     Offer,
     Purpose,
@@ -115,6 +116,21 @@ def uses(workspace: Workspace, audiences: tuple[Audience, ...], models: Mapping[
         audiences={audience.name: audience for audience in audiences},
         models=models,
     )
+
+
+def check_rollups(entry: Entry | None, rollups: Iterable[Computed], of: Uses, problems: Problems) -> None:
+    """What accounts keep is nobody's, and read for no purpose: no labelled trait may go into it."""
+    section = entry.node.entries.get("computed") if entry and isinstance(entry.node, MapNode) else None
+    if section is None or not isinstance(section.node, MapNode):
+        return
+    for trait in rollups:
+        conditions = trait.pattern.condition if trait.pattern is not None else None
+        read = {path for one in (trait.value, conditions) if one is not None for path in one.reads}
+        for path in sorted(read):
+            for label_of, _ in _leads_to(path, of):
+                label = ", ".join(sorted(of.traits[label_of]))
+                message = f'"{label_of}" is labelled "{label}": what accounts keep is for no purpose'
+                problems.append(section.node.entries[trait.name].node.problem(message))
 
 
 def check_offer(entry: Entry, offer: Offer, of: Uses, problems: Problems) -> None:
