@@ -161,6 +161,35 @@ def test_a_membership_has_its_own_traits_and_the_rest_is_the_accounts() -> None:
         }
 
 
+def test_a_file_is_no_client() -> None:
+    joined = event("", NOON, kind=Kind.GROUP, user_id="ada", group_id="acme", sender=Sender.IMPORT)
+    bought = event("Order", NOON + MINUTE, user_id="ada", sender=Sender.IMPORT)
+    for_them = event("Order", NOON + MINUTE, user_id="ada", sender=Sender.IMPORT, context={"groupId": "acme"})
+    assert of(joined, bought, for_them, does(2, None), group("acme", 3, None), does(4, None)) == [
+        "acme",
+        None,
+        "acme",
+        None,
+        "acme",
+        "acme",
+    ]
+
+
+def test_an_operator_says_who_is_no_member_any_more() -> None:
+    gone = event(
+        "", NOON + MINUTE, kind=Kind.GROUP, sender=Sender.ENGINE, group_id="acme", properties={"left": True}
+    )
+    strange = event("", NOON, kind=Kind.GROUP, sender=Sender.ENGINE, group_id="apex", properties={})
+    assert of(group("acme", 0), strange, gone, does(2), does(3, groupId="acme")) == [
+        "acme",
+        None,
+        None,
+        None,
+        None,
+    ]
+    assert profile_after(group("acme", 0), strange, gone).accounts == {}
+
+
 def test_a_client_that_somebody_else_uses_now_is_forgotten() -> None:
     person = profile_after(group("acme", 0))
     assert accounts.without_clients(person, [("anonymous_id", "app")]).clients == {}

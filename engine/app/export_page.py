@@ -68,6 +68,14 @@ def page(found: Exported) -> str:
             ("When", "Offer", "Rule", "Channel"),
             ((c.at, c.offer, c.rule, c.channel) for c in profile.contacts),
         ),
+        _table(
+            "Businesses that you act for",
+            ("Account", "Since", "What you are there"),
+            (
+                (account, seat.since, {name: trait.value for name, trait in seat.traits.items()})
+                for account, seat in profile.accounts.items()
+            ),
+        ),
         *(_rows(name, rows) for name, rows in found.rows.items()),
     ]
     title = f"Your data, as of {found.exported_at:%Y-%m-%d %H:%M} UTC"
