@@ -17,6 +17,7 @@ from engine.domain.people.events import Event, Kind
 from engine.domain.people.profiles import ACCOUNT_NAMESPACE, Profile
 from tests import lanes, served
 from tests.lanes import NOW, arrival, event, fetch, minutes
+from tests.served import fetch as fetch_now
 
 WORKSPACE = b"""
 events: {}
@@ -334,3 +335,39 @@ def test_an_account_over_http(postgres: str, tmp_path: Path) -> None:
     }
     assert [one["reason"] for one in json.loads(why_not.stdout)["now"]] == ["no_device"]
     assert (listed["owns_a_not_b"]["of"], listed["owns_a_not_b"]["size"]) == ("account", 1)
+
+
+def test_an_engine_that_is_killed_loses_and_doubles_nothing_for_an_account(
+    postgres: str, tmp_path: Path
+) -> None:
+    served.write_workspace(tmp_path / "rules", rules=RULES, workspace=WORKSPACE)
+    people = [f"p{n}" for n in range(20)]
+
+    joined = [{"type": "group", "userId": p, "groupId": "acme", "messageId": f"g-{p}"} for p in people]
+    taken = 0
+    with served.database(postgres, "test_accounts_killed") as dsn:
+        for round_ in range(3):
+            orders = [
+                {
+                    "type": "track",
+                    "userId": p,
+                    "event": "Order Completed",
+                    "messageId": f"o-{p}-{round_}",
+                    "properties": {"revenue": 1},
+                }
+                for p in people
+            ]
+            with served.serve(tmp_path, dsn) as engine, engine.client(served.SERVER_KEY) as shop:
+                taken += shop.post("/v1/batch", json={"batch": joined + orders}).json()["accepted"]
+                engine.kill()
+        with served.serve(tmp_path, dsn) as engine, engine.admin() as admin:
+
+            def whole() -> dict[str, Any] | None:
+                left = fetch_now(dsn, "SELECT FROM timers WHERE id LIKE '$fed%'")
+                found: dict[str, Any] = admin.get("/admin/accounts/acme").json()
+                return found if not left else None
+
+            found = served.until(whole, 60, "what was left for the account")
+    assert taken == 20 + 60
+    assert (found["computed"]["orders"], found["computed"]["spend"]) == (60, 60)
+    assert len(found["members"]) == 20
