@@ -143,8 +143,7 @@ def plain(thing: Any) -> Any:
     """A rule set as values that can be compared: structs, functions and templates too."""
     if isinstance(thing, msgspec.Struct):
         return type(thing), {name: plain(getattr(thing, name)) for name in thing.__struct_fields__}
-    if isinstance(thing, FunctionType):
-        assert is_compiled(thing)
+    if isinstance(thing, FunctionType) and is_compiled(thing):
         code, constants = packed(thing)
         return code, plain(constants)
     if isinstance(thing, Template):
