@@ -127,7 +127,7 @@ def test_damage_is_told_and_never_breaks_anything(broken: tuple[Path, dict[str, 
 MEMORIES: dict[Path, Memory] = {}
 
 
-@settings(deadline=None, max_examples=150)
+@settings(deadline=None, max_examples=50)
 @given(damaged())
 def test_what_was_taken_over_is_what_would_be_read_anew(broken: tuple[Path, dict[str, bytes]]) -> None:
     """One memory through all the damage: every reading says and makes what a first one would."""

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from engine.domain.offers.rules import RuleSet
+from engine.domain.people.computed import HIDDEN
 from engine.domain.people.sources import CORRECTION, PARTIES
 from engine.domain.sharing.receivers import Receiver
 
@@ -69,6 +70,7 @@ def processing(rules: RuleSet, receivers: Sequence[Receiver] = ()) -> Processing
             kept=until_erased,
         )
         for trait in workspace.computed
+        if not trait.name.startswith(HIDDEN)
     ]
     data += [
         Datum(

@@ -18,13 +18,14 @@ import msgspec
 
 from engine.domain.offers.expressions import Names, Type, Words
 from engine.domain.offers.propensity import ModelCard
-from engine.domain.offers.rules import Audience, Offer, Rule, RuleSet, Workspace
+from engine.domain.offers.rules import Audience, Computed, Offer, Rule, RuleSet, Workspace
 from engine.domain.places.progress import Tell, say_nothing
 from engine.formats.located_yaml import LARGEST_FILE_BYTES, MapNode, Scalar, read
 from engine.formats.problems import Problem, in_order
 from engine.formats.workspace_accounts import with_accounts
 from engine.formats.workspace_actions import action
 from engine.formats.workspace_audiences import accounts, audiences, is_of_accounts, people
+from engine.formats.workspace_built_in import built_in
 from engine.formats.workspace_filing import filed
 from engine.formats.workspace_labels import check_offer, check_rollups, check_rule, readers, uses
 from engine.formats.workspace_memory import Memory
@@ -136,11 +137,13 @@ def load(
     memory.begin()
     problems: list[Problem] = []
     said = sections(rules, problems, memory)
+    files = (*rules.items(), *models.items())
+    own = built_in(data for name, data in files if is_rule_file(name))
     ground = memory.part(
         "ground",
-        _stands_on(said, rules, models),
+        _stands_on(said, rules, models, own),
         problems,
-        lambda own: _ground(said, rules, models, tell, own),
+        lambda found: _ground(said, rules, models, own, tell, found),
     )
     workspace, declared = ground.workspace, ground.declared
 
@@ -206,7 +209,9 @@ def load(
     )
 
 
-def _stands_on(said: Sections, rules: Mapping[str, bytes], models: Mapping[str, bytes]) -> object:
+def _stands_on(
+    said: Sections, rules: Mapping[str, bytes], models: Mapping[str, bytes], own: tuple[Computed, ...]
+) -> object:
     """All that `_ground` reads."""
     return (
         said.settings,
@@ -218,6 +223,7 @@ def _stands_on(said: Sections, rules: Mapping[str, bytes], models: Mapping[str, 
         said.complete,
         {name: data for name, data in rules.items() if not is_rule_file(name)},
         models,
+        tuple(trait.name for trait in own),
     )
 
 
@@ -225,6 +231,7 @@ def _ground(
     said: Sections,
     rules: Mapping[str, bytes],
     models: Mapping[str, bytes],
+    own: tuple[Computed, ...],
     tell: Tell,
     problems: list[Problem],
 ) -> _Ground:
@@ -250,7 +257,7 @@ def _ground(
         complete=said.complete,
         places_complete=places.is_complete,
     )
-    workspace = with_computed(workspace, said.settings, problems, declared)
+    workspace = with_computed(workspace, said.settings, problems, declared, own)
     declared = msgspec.structs.replace(
         declared,
         profile=_profile(workspace, said, audiences_of_people),

@@ -9,7 +9,7 @@ from engine.domain.offers.rules import Namespace, TraitDeclaration, TraitType
 from engine.domain.people.sources import PARTIES
 from engine.formats.identity_values import normal_form
 from engine.formats.located_yaml import AnyNode, ListNode, MapNode, Scalar
-from engine.formats.workspace_names import BUILT_IN, LATER_BUILT_IN
+from engine.formats.workspace_names import BUILT_IN
 from engine.formats.workspace_values import Problems, choice, fields, flag, identifier, name, shown
 
 OWN: Final = ("user_id", "anonymous_id")
@@ -110,7 +110,7 @@ def traits(node: AnyNode, problems: Problems) -> Mapping[str, TraitDeclaration]:
 
 def is_free(key: Scalar, problems: Problems) -> bool:
     """Whether a trait may be called so: `profile` has some names of its own."""
-    if key.text in BUILT_IN or key.text in LATER_BUILT_IN:
+    if key.text in BUILT_IN:
         problems.append(key.problem(f'"profile.{key.text}" is built in: call the trait something else'))
         return False
     return True

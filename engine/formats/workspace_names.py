@@ -48,12 +48,15 @@ LOCAL: Final[Names] = {
 }
 TRIP: Final[Names] = {"trip": Type.MAP}
 """Of a rule that a trip sets off; the properties of the event that it began with are open."""
-BUILT_IN: Final[Names] = {"last_seen": Type.TIMESTAMP, "audiences": Type.LIST}
+BUILT_IN: Final[Names] = {
+    "last_seen": Type.TIMESTAMP,
+    "audiences": Type.LIST,
+    "sessions": Type.NUMBER,
+    "seconds_in_app": Type.NUMBER,
+    "installed_at": Type.TIMESTAMP,
+    "attribution": {"source": Type.STRING, "medium": Type.STRING, "campaign": Type.STRING},
+}
 """Of `profile`, without anyone declaring it."""
-
-LATER_BUILT_IN: Final = frozenset(("sessions", "seconds_in_app", "installed_at", "attribution"))
-_LATER: Final = frozenset(f"profile.{name}" for name in LATER_BUILT_IN)
-"""Names of the language, dotted, that nothing stands behind yet."""
 
 _TRAIT_TYPES: Final[Mapping[str, Type]] = {
     "string": Type.STRING,
@@ -106,7 +109,7 @@ def profile_types(
     """The types of everything below `profile`."""
     types = {**BUILT_IN, "audiences": Words(frozenset(audiences))}
     types.update((trait.name, _TRAIT_TYPES[trait.type]) for trait in traits)
-    types.update((trait.name, computed_type(trait)) for trait in computed)
+    types.update((trait.name, computed_type(trait)) for trait in computed if "." not in trait.name)
     return types
 
 
@@ -221,8 +224,6 @@ def located(node: Scalar, problem: ExpressionProblem) -> Problem:
     """A problem of an expression at its place in the file."""
     line, column = place_in(node, problem.offset)
     message, suggestion = problem.message, problem.suggestion
-    if problem.name in _LATER:
-        message, suggestion = f'"{problem.name}" is not supported yet', None
     if suggestion is not None:
         suggestion = f"did you mean {suggestion}?" if '"' in suggestion else f'did you mean "{suggestion}"?'
     return Problem(node.source.file, line, column, message, suggestion)
@@ -241,8 +242,5 @@ def template(node: AnyNode, problems: Problems, members: Members) -> Render | No
     except TemplateError as error:
         for problem in error.problems:
             line, column = place_in(node, problem.offset)
-            message, suggestion = problem.message, problem.suggestion
-            if problem.name in _LATER:
-                message, suggestion = f'"{problem.name}" is not supported yet', None
-            problems.append(Problem(node.source.file, line, column, message, suggestion))
+            problems.append(Problem(node.source.file, line, column, problem.message, problem.suggestion))
     return None

@@ -11,15 +11,14 @@ import msgspec
 from engine.formats.located_yaml import Entry, MapNode, Scalar
 from engine.formats.problems import Problem, did_you_mean
 from engine.formats.workspace_memory import Memory
-from engine.formats.workspace_settings import FIELDS, LATER_FIELDS
-from engine.formats.workspace_values import not_yet, shown
+from engine.formats.workspace_settings import FIELDS
+from engine.formats.workspace_values import shown
 
 SETTINGS_FILE: Final = "workspace.yaml"
 _SUFFIXES: Final = (".yaml", ".yml")
 _SECTIONS: Final = frozenset(("geofences", "audiences", "offers", "actions", "rules", "trips"))
-_LATER: Final = frozenset[str]()
 _TESTS: Final = "tests"
-_EVERYWHERE: Final = _SECTIONS | _LATER | {_TESTS}
+_EVERYWHERE: Final = _SECTIONS | {_TESTS}
 
 
 class Sections(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,9 +110,7 @@ def _merge(known: dict[str, Entry], entries: Mapping[str, Entry], what: str, pro
 
 def _misplaced(file: str, key: Scalar) -> Problem:
     word = key.text
-    if word in _LATER or word in LATER_FIELDS:
-        return not_yet(key)
     if word in FIELDS:
         return key.problem(f'"{word}" belongs in {SETTINGS_FILE}, at the top of the folder')
-    known = _EVERYWHERE | (FIELDS | LATER_FIELDS if file == SETTINGS_FILE else frozenset())
+    known = _EVERYWHERE | (FIELDS if file == SETTINGS_FILE else frozenset())
     return key.problem(f'unknown section "{word}"', did_you_mean(word, known))

@@ -58,7 +58,6 @@ FIELDS: Final = frozenset(
         "accounts",
     )
 )
-LATER_FIELDS: Final[frozenset[str]] = frozenset()
 
 DEFAULT_RETENTION: Final[Mapping[str, timedelta]] = {
     "events": 13 * MONTH,
@@ -103,11 +102,16 @@ def settings(entries: Mapping[str, Entry], problems: Problems) -> Workspace:
 
 
 def with_computed(
-    workspace: Workspace, entries: Mapping[str, Entry], problems: Problems, declared: Declared
+    workspace: Workspace,
+    entries: Mapping[str, Entry],
+    problems: Problems,
+    declared: Declared,
+    own: tuple[Computed, ...],
 ) -> Workspace:
-    """The workspace with its computed traits, of people and of accounts."""
-    own = entries.get("traits")
-    taken = own.node.entries if own is not None and isinstance(own.node, MapNode) else workspace.traits
+    """The workspace with its computed traits, of people and of accounts. `own` are built in."""
+    stated = entries.get("traits")
+    listed = stated.node.entries if stated is not None and isinstance(stated.node, MapNode) else None
+    taken = workspace.traits if listed is None else listed
     people: tuple[Computed, ...] = ()
     accounts: tuple[Computed, ...] = ()
     if (entry := entries.get("computed")) is not None:
@@ -117,6 +121,7 @@ def with_computed(
         if "computed" in found:
             accounts = computed(found["computed"], problems, declared, frozenset())
             _check_free(found["computed"], problems)
+    people += own
     return msgspec.structs.replace(
         workspace, computed=people, counted_stamp=stamp_of(people), account_computed=accounts
     )

@@ -63,27 +63,23 @@ def fields(
     node: AnyNode,
     problems: Problems,
     known: Iterable[str],
-    later: Iterable[str] = (),
     *,
     expected: str = "fields (name: value)",
 ) -> dict[str, AnyNode] | None:
     """The entries of a mapping by name; None where it is none.
 
-    A name of `later` is in the language but not built yet, one that is nowhere is a mistake: both
-    are reported at the name and left out.
+    A name that is nowhere is a mistake: it is reported at the name and left out.
     """
     if not isinstance(node, MapNode):
         problems.append(node.problem(f"expected {expected}, found {shown(node)}"))
         return None
-    known, later = frozenset(known), frozenset(later)
+    known = frozenset(known)
     entries = {}
     for name, entry in node.entries.items():
         if name in known:
             entries[name] = entry.node
-        elif name in later:
-            problems.append(not_yet(entry.key))
         else:
-            suggestion = did_you_mean(name, known | later)
+            suggestion = did_you_mean(name, known)
             if suggestion is None and any(bracket in name for bracket in "()[]"):
                 suggestion = "an expression with a comma or a bracket needs quotes"
             problems.append(entry.key.problem(f'unknown field "{name}"', suggestion))
@@ -93,11 +89,6 @@ def fields(
 def is_misspelt(node: MapNode, words: Sequence[str]) -> bool:
     """Whether one of the words is there, misspelt: what lacks it is told of once, at that place."""
     return any(word not in words and nearest(word, words) is not None for word in node.entries)
-
-
-def not_yet(node: AnyNode) -> Problem:
-    """The language has it, this version does not: never silently ignored."""
-    return node.problem(f"{shown(node)} is not supported yet")
 
 
 def text(node: AnyNode, problems: Problems, what: str = "text") -> str | None:
@@ -138,19 +129,13 @@ def names(node: AnyNode, problems: Problems, what: str = "names") -> tuple[str, 
     return tuple(item for item in found if item is not None)
 
 
-def choice(
-    node: AnyNode, problems: Problems, options: Iterable[str], later: Iterable[str] = ()
-) -> str | None:
+def choice(node: AnyNode, problems: Problems, options: Iterable[str]) -> str | None:
     """One of some words."""
-    options, later = tuple(options), tuple(later)
-    if isinstance(node, Scalar):
-        if node.text in options:
-            return node.text
-        if node.text in later:
-            problems.append(not_yet(node))
-            return None
-    listed = ", ".join((*options, *later))
-    suggestion = did_you_mean(node.text, frozenset((*options, *later))) if isinstance(node, Scalar) else None
+    options = tuple(options)
+    if isinstance(node, Scalar) and node.text in options:
+        return node.text
+    listed = ", ".join(options)
+    suggestion = did_you_mean(node.text, frozenset(options)) if isinstance(node, Scalar) else None
     problems.append(node.problem(f"expected one of {listed}, found {shown(node)}", suggestion))
     return None
 

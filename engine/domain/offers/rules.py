@@ -202,7 +202,8 @@ class ComputedKind(StrEnum):
 class Computed(msgspec.Struct, frozen=True, kw_only=True):
     """A computed trait. `value` is what is summed, kept or counted; `within` how far back it looks,
     None for ever. `steps` climb with the trait `of`, lowest threshold first; a ratio is `of` over
-    `over`. `most_often` values were seen `at_least` times; with `top` it is a list of so many. Money
+    `over`; a sum with an `of` reads those two in its expressions, as `profile.since` and `profile.until`.
+    `most_often` values were seen `at_least` times; with `top` it is a list of so many. Money
     is in the workspace's currency."""
 
     name: str

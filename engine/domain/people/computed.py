@@ -24,6 +24,8 @@ from engine.domain.people.traits import typed
 
 MOST_VALUE_BYTES = 4096
 """Of what `first` and `last` keep, encoded: the document is written with every event."""
+HIDDEN = "$"
+"""How the names of traits begin that only other traits read. A name with a dot is a member of a map."""
 _SECONDS_PER_DAY = 86400.0
 _DERIVED = (ComputedKind.RATIO, ComputedKind.STEPS)
 _NUMERIC = (ComputedKind.SUM, ComputedKind.AVERAGE, ComputedKind.MIN, ComputedKind.MAX)
@@ -40,6 +42,8 @@ def count_in(
     changed = dict(state)
     notes: list[str] = []
     for trait in traits:
+        if trait.of:
+            scope.profile = _since(state, trait)
         condition = trait.pattern.condition if trait.pattern else None
         if condition is not None and condition.evaluate(scope) is not True:
             continue
@@ -66,6 +70,12 @@ def count_in(
         if note is not None:
             notes.append(f"{trait.name}: {note}")
     return changed, tuple(notes)
+
+
+def _since(state: Mapping[str, Any], trait: Computed) -> dict[str, Any]:
+    """What a sum over spans of time reads of what was kept before."""
+    kept = {"since": state.get(trait.of), "until": state.get(trait.over)}
+    return {name: cell[1] for name, cell in kept.items() if cell is not None}
 
 
 def _is_window(trait: Computed) -> bool:
@@ -235,7 +245,10 @@ def read(state: Mapping[str, Any], computed: Iterable[Computed], now: datetime) 
         elif known is not None:
             value = _value(trait, known, now)
             if value is not UNKNOWN:
-                values[trait.name] = value
+                if (dot := trait.name.find(".")) < 0:
+                    values[trait.name] = value
+                elif not trait.name.startswith(HIDDEN):
+                    values.setdefault(trait.name[:dot], {})[trait.name[dot + 1 :]] = value
     for trait in derived:
         if trait.kind is ComputedKind.RATIO:
             above, below = values.get(trait.of), values.get(trait.over)
