@@ -29,6 +29,7 @@ from engine.formats.import_rows import Format, Unreadable, table
 from engine.formats.problems import Problem
 from engine.formats.segment_verdicts import Refusal
 from tests import lanes, served
+from tests.lanes import fetch
 from tests.served import SERVER_KEY, write_workspace
 
 PURCHASES = Path(__file__).parent.parent / "models" / "data" / "cdnow-purchases.txt"
@@ -340,6 +341,8 @@ async def test_rejected_rows_stand_in_a_file_with_their_reasons(postgres_dsn: st
         (folder / "x.csv").write_text("user_id,date,revenue\nu,2026-03-01,5\n,2026-03-01,5\nv,soon,5\n")
         code_, out, err = await ended(await command(folder, postgres_dsn, "purchases", "x.csv", "--json"))
         assert code_ == 1, err
+        [entry] = await fetch(postgres_dsn, "SELECT actor, action FROM audit")
+        assert tuple(entry) == ("command", "import purchases")
         told = json.loads(out)
         assert (told["rows"], told["accepted"], told["rejected"]) == (3, 1, 2)
         lines = (folder / "x.csv.rejected.jsonl").read_text().splitlines()

@@ -6,6 +6,7 @@ import asyncio
 import sys
 import time
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from engine.adapters.postgres import imports
+from engine.adapters.postgres import audit, imports
 from engine.adapters.postgres.imports import Progress as Done
 from engine.adapters.postgres.migrations import migrate
 from engine.adapters.postgres.store import StoreError
@@ -105,6 +106,7 @@ async def _run(dsn: str, ruling: Ruling, prepared: Prepared, beside: Path, json:
         if done.finished_at is not None:
             _tell(prepared, done, 0.0, json, "was brought in before")
             return 0
+        await audit.append(pool, "command", f"import {prepared.kind}", datetime.now(UTC))
         began, before = time.monotonic(), done.rows
         with (
             closing(_opened(beside, before)) as reject,
