@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from engine.formats.segment_body import Unreadable
+from engine.formats.tolerant_json import Unreadable
 
 PLACEMENTS_MAX = 20
 

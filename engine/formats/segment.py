@@ -16,7 +16,6 @@ from engine.domain.offers.rules import Namespace
 from engine.domain.people.events import Event, Kind
 from engine.formats.segment_body import (
     BODY_BYTES_MAX,
-    Unreadable,
     decode_body,
     decode_context,
     decode_item,
@@ -28,6 +27,7 @@ from engine.formats.segment_body import (
 from engine.formats.segment_event import Receipt, message_identifier, read_event
 from engine.formats.segment_time import parse_time
 from engine.formats.segment_verdicts import TOO_LARGE, UNKNOWN_TYPE, Refusal
+from engine.formats.tolerant_json import Unreadable
 
 __all__ = [
     "BATCH_CALLS",

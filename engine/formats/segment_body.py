@@ -8,7 +8,6 @@ that is no JSON at all, or nested beyond the parser's stack, is `Unreadable` as 
 
 from __future__ import annotations
 
-import json
 import math
 import zlib
 from typing import Any
@@ -22,6 +21,7 @@ from engine.formats.segment_verdicts import (
     TOO_DEEP,
     Refusal,
 )
+from engine.formats.tolerant_json import Unreadable, dumps, loads, nested
 
 BODY_BYTES_MAX = 500 * 1024
 BATCH_EVENTS_MAX = 2_500
@@ -31,14 +31,6 @@ _GZIP_MAGIC = b"\x1f\x8b"
 _GZIP_MEMBERS_MAX = 64
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
-
-
-class Unreadable(ValueError):
-    """Nothing of the body can be taken. `status` is 400 or 413; the message may be shown."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
 
 
 class Item(msgspec.Struct, rename="camel"):
@@ -135,7 +127,7 @@ def split_batch(body: bytes) -> Batch:
     try:
         batch = _decode_batch(body)
     except RecursionError:
-        raise _nested() from None
+        raise nested() from None
     except (msgspec.MsgspecError, UnicodeDecodeError):
         batch = _split_tolerantly(body)
     if batch.batch is None:
@@ -159,7 +151,7 @@ def decode_item(raw: bytes) -> Item | Refusal:
     try:
         item = _decode_item(raw)
     except RecursionError:
-        raise _nested() from None
+        raise nested() from None
     except (msgspec.MsgspecError, UnicodeDecodeError):
         tolerant = _decode_tolerantly(raw)
         if isinstance(tolerant, Refusal):
@@ -195,7 +187,7 @@ def label_of(raw: bytes) -> Label:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         pass
     try:
-        value = _loads(raw)
+        value = loads(raw)
     except Unreadable:
         return Label()
     return Label(value.get("messageId"), value.get("writeKey")) if isinstance(value, dict) else Label()
@@ -204,7 +196,7 @@ def label_of(raw: bytes) -> Label:
 def _decode_tolerantly(raw: bytes) -> Item | Refusal:
     """The item that the strict parser refused, where what is wrong stands in a field without meaning;
     else the verdict. So an item's verdict depends on no other and on no spelling."""
-    value = _loads(raw)
+    value = loads(raw)
     if not isinstance(value, dict):
         return NOT_AN_OBJECT
     known = {name: value.get(field) for name, field in _FIELDS}
@@ -268,51 +260,21 @@ def _narrow(value: Any) -> Any:
 
 
 def _split_tolerantly(body: bytes) -> Batch:
-    value = _loads(body)
+    value = loads(body)
     if not isinstance(value, dict):
         raise Unreadable(400, "the body must be a JSON object")
     items = value.get("batch")
     context = value.get("context")
     return Batch(
-        batch=[msgspec.Raw(_dumps(item)) for item in items] if isinstance(items, list) else None,
-        context=msgspec.Raw(_dumps(context)) if context is not None else msgspec.Raw(),
+        batch=[msgspec.Raw(dumps(item)) for item in items] if isinstance(items, list) else None,
+        context=msgspec.Raw(dumps(context)) if context is not None else msgspec.Raw(),
         sent_at=value.get("sentAt"),
         write_key=value.get("writeKey"),
     )
 
 
-def _loads(raw: bytes) -> Any:
-    """JSON with what devices make of it: NaN and Infinity, surrogates, bytes that are no UTF-8 (which
-    come out as surrogates). Raises Unreadable (400)."""
-    try:
-        return json.loads(raw.decode("utf-8", "surrogateescape"), parse_int=_integer)
-    except RecursionError:
-        raise _nested() from None
-    except ValueError:
-        raise Unreadable(400, "the body is not JSON") from None
-
-
-def _dumps(value: Any) -> bytes:
-    try:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    except RecursionError:
-        raise _nested() from None
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _integer(digits: str) -> float:
-    try:
-        return int(digits)
-    except ValueError:  # Python converts 4,300 digits at most, as does the strict parser.
-        return math.inf
-
-
 def _without_mark(body: bytes) -> bytes:
     return body.removeprefix(_BYTE_ORDER_MARK)
-
-
-def _nested() -> Unreadable:
-    return Unreadable(400, "the body is nested too deeply")
 
 
 def _too_large(limit: int) -> Unreadable:

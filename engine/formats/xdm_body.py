@@ -6,13 +6,13 @@ a list of envelopes in `messages`, and the Edge Network's `{event: {xdm}}` and `
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
 import msgspec
 
-from engine.formats.segment_body import BATCH_EVENTS_MAX, Unreadable, decode_item
+from engine.formats.segment_body import BATCH_EVENTS_MAX, decode_item
 from engine.formats.segment_verdicts import NOT_AN_OBJECT, Refusal
+from engine.formats.tolerant_json import Unreadable, dumps, loads, nested
 
 _LISTS: Final = ("messages", "events")
 _WRAPPERS: Final = ("body", "xdmEntity", "xdm", "event")
@@ -75,38 +75,15 @@ def _fields(raw: bytes) -> dict[str, bytes]:
     try:
         return {name: bytes(value) for name, value in _decode_fields(raw).items()}
     except RecursionError:
-        raise _nested() from None
+        raise nested() from None
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return {name: _dumps(value) for name, value in _loads(raw).items()}
+        return {name: dumps(value) for name, value in loads(raw).items()}
 
 
 def _list(raw: bytes) -> list[bytes]:
     try:
         return [bytes(value) for value in _decode_list(raw)]
     except RecursionError:
-        raise _nested() from None
+        raise nested() from None
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return [_dumps(value) for value in _loads(raw)]
-
-
-def _loads(raw: bytes) -> Any:
-    """JSON as devices make it, with NaN and broken text, so that a fault becomes the verdict on the one
-    record that holds it."""
-    try:
-        return json.loads(raw.decode("utf-8", "surrogateescape"))
-    except RecursionError:
-        raise _nested() from None
-    except ValueError:
-        raise Unreadable(400, "the body is not JSON") from None
-
-
-def _dumps(value: Any) -> bytes:
-    try:
-        text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    except RecursionError:
-        raise _nested() from None
-    return text.encode("utf-8", "surrogatepass")
-
-
-def _nested() -> Unreadable:
-    return Unreadable(400, "the body is nested too deeply")
+        return [dumps(value) for value in loads(raw)]
