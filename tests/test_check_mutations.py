@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from engine.app.rehearsal import Rehearsal
 from engine.app.rehearsal_story import Score, play
 from engine.app.ruling import Ruling
-from engine.domain.offers.cel_compile import is_compiled, packed
+from engine.domain.offers.cel_late import is_compiled, packed
 from engine.domain.offers.rules import RuleSet
 from engine.domain.people.events import Event, Kind, Location
 from engine.formats.advice import advice

@@ -25,7 +25,7 @@ from typing import IO, Any, TypeVar
 
 from engine.app.rulesets import Checked, Files, build, load_models
 from engine.app.ruling import Ruling
-from engine.domain.offers.cel_compile import is_compiled, packed, unpacked
+from engine.domain.offers.cel_late import is_compiled, packed, unpacked
 from engine.domain.offers.rules import RuleSet
 from engine.formats.fence_file import SUFFIX
 from engine.formats.problems import Problem, in_order
