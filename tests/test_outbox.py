@@ -11,8 +11,8 @@ import asyncpg
 import msgspec
 import pytest
 
+from engine.adapters.postgres.faults import Unavailable
 from engine.adapters.postgres.outbox import Outbox
-from engine.adapters.postgres.store import Unavailable
 from engine.domain.offers.delivery import (
     Delivered,
     Failed,

@@ -9,8 +9,9 @@ from datetime import datetime, timedelta
 import msgspec
 import pytest
 
+from engine.adapters.postgres.faults import Conflict
 from engine.adapters.postgres.rows import Commit, EventRow, LinkRow, RungRow, TimerRow
-from engine.adapters.postgres.store import Conflict, Store, connect
+from engine.adapters.postgres.store import Store, connect
 from engine.domain.people.events import Event, Kind, Sender
 from engine.domain.people.profiles import bucket_of
 from tests.lanes import NOW, fetch

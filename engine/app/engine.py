@@ -16,12 +16,13 @@ import structlog
 from engine.adapters.addresses import allowed
 from engine.adapters.fcm import Fcm, read_credentials
 from engine.adapters.postgres.changes import Changes
+from engine.adapters.postgres.faults import StoreError
 from engine.adapters.postgres.notices import listen
 from engine.adapters.postgres.outbox import Outbox, Send
 from engine.adapters.postgres.pauses import Pauses
 from engine.adapters.postgres.revisions import Revisions
 from engine.adapters.postgres.rights import FORGET
-from engine.adapters.postgres.store import Store, StoreError, connect
+from engine.adapters.postgres.store import Store, connect
 from engine.adapters.weather import OpenMeteo
 from engine.app import import_files, import_folder, jobs
 from engine.app.backfill import Backfill

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from engine.adapters.postgres import audit, rights
-from engine.adapters.postgres.store import StoreError
+from engine.adapters.postgres.faults import StoreError
 from engine.app import import_files
 from engine.app.importing_files import begin, bring_in, prepare
 from engine.app.rejected_rows import RejectedRows

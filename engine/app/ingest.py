@@ -18,7 +18,8 @@ import structlog
 from litestar.enums import ScopeType
 from litestar.types import HTTPScope, Receive, Scope, Send
 
-from engine.adapters.postgres.store import Store, StoreError
+from engine.adapters.postgres.faults import StoreError
+from engine.adapters.postgres.store import Store
 from engine.app import metrics
 from engine.app.clock import Clock
 from engine.app.keys import Keys, key_in

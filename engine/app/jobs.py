@@ -11,9 +11,10 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 
 from engine.adapters.postgres import audiences
 from engine.adapters.postgres.changes import Changes
+from engine.adapters.postgres.faults import StoreError
 from engine.adapters.postgres.graph import forget_snapshots
 from engine.adapters.postgres.partitions import drop_old_partitions, make_partitions
-from engine.adapters.postgres.store import Store, StoreError
+from engine.adapters.postgres.store import Store
 
 SEEN_KEPT = timedelta(days=40)
 """Longer than the 30 days for which a repeated message must be recognised."""

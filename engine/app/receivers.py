@@ -13,7 +13,8 @@ import structlog
 from engine.adapters.addresses import Allowed
 from engine.adapters.nats_jetstream import JetStream
 from engine.adapters.postgres import receivers as stored
-from engine.adapters.postgres.store import Pool, StoreError
+from engine.adapters.postgres.faults import StoreError
+from engine.adapters.postgres.store import Pool
 from engine.adapters.webhook import Webhook
 from engine.app.clock import Clock
 from engine.app.sender import Sender

@@ -17,8 +17,8 @@ import msgspec
 import structlog
 import watchfiles
 
+from engine.adapters.postgres.faults import StoreError
 from engine.adapters.postgres.revisions import Revisions
-from engine.adapters.postgres.store import StoreError
 from engine.app import metrics, rulesets
 from engine.app.rule_builder import Builder, BuilderLost
 from engine.app.rulesets import Checked, Files

@@ -13,13 +13,14 @@ import asyncpg
 import msgspec
 
 from engine.adapters.postgres import rights as stored
-from engine.adapters.postgres.rights import Person, Receipt
+from engine.adapters.postgres.rights import Receipt
 from engine.app import import_files
 from engine.app.lane import Lane
 from engine.app.replies import Pending, Reply
 from engine.domain.offers.rules import Namespace
 from engine.domain.people.events import Event, Kind, Sender
 from engine.domain.people.fold import RESTRICTED
+from engine.domain.people.person import Person
 from engine.domain.people.profiles import (
     DEVICE_NAMESPACE,
     PROFILE_NAMESPACE,

@@ -21,8 +21,8 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from engine.adapters.postgres.faults import StoreError
 from engine.adapters.postgres.outbox import Outbox
-from engine.adapters.postgres.store import StoreError
 from engine.app import sender_metrics as metrics
 from engine.app.breaker import Pass
 from engine.app.sender_line import Held, Line, Pace, Provider

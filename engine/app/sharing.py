@@ -21,7 +21,7 @@ import msgspec
 import structlog
 
 from engine.adapters.postgres.changes import Changes, Queue, Settled, Waiting
-from engine.adapters.postgres.store import StoreError
+from engine.adapters.postgres.faults import StoreError
 from engine.app import sharing_metrics as metrics
 from engine.app.breaker import Breaker, Pass
 from engine.domain.offers.delivery import Delivered, Failed, Retry, Stop, Verdict, backoff, unreachable

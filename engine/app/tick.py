@@ -19,10 +19,11 @@ from uuid import uuid4
 import msgspec
 import structlog
 
+from engine.adapters.postgres.faults import Conflict, StoreError, Unavailable
 from engine.adapters.postgres.outbox import Send
 from engine.adapters.postgres.rights import hash_of
 from engine.adapters.postgres.rows import Commit
-from engine.adapters.postgres.store import Conflict, Kept, Session, Store, StoreError, Unavailable
+from engine.adapters.postgres.store import Kept, Session, Store
 from engine.app import account_context, metrics
 from engine.app.cache import ProfileCache
 from engine.app.clock import Clock

@@ -10,8 +10,8 @@ import asyncpg
 import msgspec
 
 from engine.adapters.postgres import rights
-from engine.adapters.postgres.rights import Person
 from engine.adapters.postgres.store import named_queries
+from engine.domain.people.person import Person
 from engine.domain.people.profiles import IdentityKey, decode_profile, encode_profile
 
 SQL = named_queries(resources.files(__package__).joinpath("graph.sql").read_text("utf-8"))

@@ -15,7 +15,8 @@ from uuid import UUID, uuid4
 import asyncpg
 import msgspec
 
-from engine.adapters.postgres.store import Conflict, Pool, Unavailable, named_queries
+from engine.adapters.postgres.faults import Conflict, Unavailable
+from engine.adapters.postgres.store import Pool, named_queries
 from engine.domain.offers.decisions import bucket_of_decision
 from engine.domain.offers.delivery import STATES, Call, Outcome, Push, Send, Settlement, outcome_id
 from engine.domain.offers.pauses import CHANNELS, NOTHING_PAUSED, Paused

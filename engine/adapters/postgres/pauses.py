@@ -10,7 +10,8 @@ from uuid import UUID, uuid4
 
 import asyncpg
 
-from engine.adapters.postgres.store import faults, named_queries
+from engine.adapters.postgres.faults import faults
+from engine.adapters.postgres.store import named_queries
 from engine.domain.offers.pauses import Pause, What
 
 _QUERIES = named_queries(resources.files(__package__).joinpath("pauses.sql").read_text("utf-8"))

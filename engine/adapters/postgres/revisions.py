@@ -14,7 +14,8 @@ from typing import Literal
 import asyncpg
 import msgspec
 
-from engine.adapters.postgres.store import Pool, faults, named_queries
+from engine.adapters.postgres.faults import faults
+from engine.adapters.postgres.store import Pool, named_queries
 
 How = Literal["serve", "publish", "rollback"]
 Folders = Mapping[Literal["rules", "models"], Mapping[str, bytes]]

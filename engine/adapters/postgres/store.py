@@ -2,10 +2,6 @@
 
 SQL stands in queries.sql, by name. Everything here is columns in, values out; what a commit means
 is decided by the caller.
-
-    StoreError
-    ├── Unavailable        the database is away; whether the statement took is not known
-    └── Conflict           a deadlock or serialization failure: nothing took, decide again
 """
 
 from __future__ import annotations
@@ -20,6 +16,7 @@ from typing import Any
 import asyncpg
 import msgspec
 
+from engine.adapters.postgres.faults import Conflict, Unavailable, faults
 from engine.adapters.postgres.rows import ChangeRow, Commit, Shared
 from engine.domain.offers.pauses import NOTHING_HELD, Held
 from engine.domain.people.events import Event
@@ -32,18 +29,6 @@ from engine.domain.people.profiles import (
 )
 
 COMMAND_TIMEOUT_SECONDS = 15.0
-
-
-class StoreError(Exception):
-    """The root of what the database does to us."""
-
-
-class Unavailable(StoreError):
-    """The database is away or too slow; whether the statement took is not known."""
-
-
-class Conflict(StoreError):
-    """A deadlock or serialization failure: nothing took."""
 
 
 def named_queries(text: str) -> dict[str, str]:
@@ -203,30 +188,6 @@ class Session:
 async def put_changes(connection: asyncpg.Connection, rows: Sequence[ChangeRow]) -> None:
     """Keeps what receivers are told, in the transaction of what it tells of."""
     await connection.execute(CHANGES["put"], _json(rows).decode())
-
-
-class faults:  # noqa: N801 - reads as a statement
-    """Turns the driver's exceptions into ours."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, _: Any) -> None:
-        if isinstance(fault, asyncpg.DeadlockDetectedError | asyncpg.SerializationError):
-            raise Conflict(type(fault).__name__) from fault
-        if isinstance(
-            fault,
-            asyncpg.PostgresConnectionError
-            | asyncpg.OperatorInterventionError
-            | asyncpg.InsufficientResourcesError
-            | asyncpg.CannotConnectNowError
-            | asyncpg.InterfaceError
-            | asyncpg.ReadOnlySQLTransactionError  # a server that was demoted: look for the new one
-            | asyncpg.InternalClientError  # a connection cut in the middle of the protocol
-            | OSError
-            | TimeoutError,
-        ):
-            raise Unavailable(type(fault).__name__) from fault
 
 
 class Kept:

@@ -16,10 +16,11 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from engine.adapters.postgres.faults import StoreError
 from engine.adapters.postgres.history import History
 from engine.adapters.postgres.migrations import migrate
 from engine.adapters.postgres.revisions import Revisions
-from engine.adapters.postgres.store import StoreError, connect
+from engine.adapters.postgres.store import connect
 from engine.app.backtest import Trial
 from engine.app.backtest_report import page, print_report
 from engine.app.backtest_workers import Result, Work, WorkerLost, run, workers_for

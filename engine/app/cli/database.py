@@ -12,8 +12,9 @@ from typing import TypeVar
 import asyncpg
 
 from engine.adapters.postgres.embedded import EmbeddedPostgresError, start
+from engine.adapters.postgres.faults import StoreError
 from engine.adapters.postgres.migrations import MigrationError, migrate
-from engine.adapters.postgres.store import Store, StoreError, connect
+from engine.adapters.postgres.store import Store, connect
 from engine.app.cli.environment import fail, read_settings
 from engine.app.settings import Settings
 

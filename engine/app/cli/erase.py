@@ -15,9 +15,10 @@ from cyclopts import Parameter
 
 from engine.adapters.postgres import audit
 from engine.adapters.postgres import rights as stored
+from engine.adapters.postgres.faults import StoreError
 from engine.adapters.postgres.migrations import migrate
 from engine.adapters.postgres.rights import Receipt
-from engine.adapters.postgres.store import Store, StoreError, connect
+from engine.adapters.postgres.store import Store, connect
 from engine.app import rights
 from engine.app.cli.database import DATABASE_FAULTS, database
 from engine.app.cli.environment import fail, read_settings

@@ -14,9 +14,10 @@ import msgspec
 from cyclopts import Parameter
 
 from engine.adapters.postgres import audit
+from engine.adapters.postgres.faults import StoreError
 from engine.adapters.postgres.migrations import migrate
 from engine.adapters.postgres.rights import hash_of
-from engine.adapters.postgres.store import StoreError, connect
+from engine.adapters.postgres.store import connect
 from engine.app import rights
 from engine.app.cli.database import DATABASE_FAULTS, database
 from engine.app.cli.environment import fail, read_settings, write_file

@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.adapters.postgres import audit
+from engine.adapters.postgres.faults import StoreError
 from engine.adapters.postgres.graph import Graph, graph
 from engine.adapters.postgres.migrations import migrate
 from engine.adapters.postgres.rights import hash_of
-from engine.adapters.postgres.store import StoreError, connect
+from engine.adapters.postgres.store import connect
 from engine.app.cli.database import DATABASE_FAULTS, database
 from engine.app.cli.environment import fail, read_settings
 from engine.app.cli.workspace import workspace

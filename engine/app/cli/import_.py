@@ -16,9 +16,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from engine.adapters.postgres import audit, imports
+from engine.adapters.postgres.faults import StoreError
 from engine.adapters.postgres.imports import Progress as Done
 from engine.adapters.postgres.migrations import migrate
-from engine.adapters.postgres.store import StoreError
 from engine.app.cli.database import DATABASE_FAULTS, database
 from engine.app.cli.environment import errors, fail, read_settings
 from engine.app.cli.import_geofences import bring_geofences

@@ -11,8 +11,9 @@ import msgspec
 from cyclopts import Parameter
 
 from engine.adapters.postgres import audit, receivers
+from engine.adapters.postgres.faults import StoreError
 from engine.adapters.postgres.migrations import migrate
-from engine.adapters.postgres.store import Store, StoreError, connect
+from engine.adapters.postgres.store import Store, connect
 from engine.app.cli.check import check_folders, print_problems
 from engine.app.cli.database import DATABASE_FAULTS, database, with_store
 from engine.app.cli.environment import errors, fail, read_settings

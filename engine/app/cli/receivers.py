@@ -18,9 +18,10 @@ from engine.adapters.addresses import allowed
 from engine.adapters.postgres import audit
 from engine.adapters.postgres import receivers as stored
 from engine.adapters.postgres.changes import Changes
+from engine.adapters.postgres.faults import StoreError
 from engine.adapters.postgres.migrations import migrate
 from engine.adapters.postgres.outbox import Outbox
-from engine.adapters.postgres.store import Store, StoreError, connect
+from engine.adapters.postgres.store import Store, connect
 from engine.app import registering
 from engine.app.cli.database import DATABASE_FAULTS, database
 from engine.app.cli.environment import fail, read_settings

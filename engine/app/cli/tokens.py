@@ -14,8 +14,9 @@ from rich.table import Table
 
 from engine.adapters.postgres import audit
 from engine.adapters.postgres import tokens as stored
+from engine.adapters.postgres.faults import StoreError
 from engine.adapters.postgres.migrations import migrate
-from engine.adapters.postgres.store import StoreError, connect
+from engine.adapters.postgres.store import connect
 from engine.app.cli.database import DATABASE_FAULTS, database
 from engine.app.cli.environment import fail, read_settings
 

@@ -6,9 +6,10 @@ import asyncio
 import sys
 from pathlib import Path
 
+from engine.adapters.postgres.faults import StoreError
 from engine.adapters.postgres.migrations import migrate
 from engine.adapters.postgres.revisions import Revisions
-from engine.adapters.postgres.store import StoreError, connect
+from engine.adapters.postgres.store import connect
 from engine.app import rulesets
 from engine.app.cli.check import check_folders, print_problems
 from engine.app.cli.database import DATABASE_FAULTS

@@ -9,7 +9,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.types import ExceptionHandlersMap
 
-from engine.adapters.postgres.store import StoreError
+from engine.adapters.postgres.faults import StoreError
 
 log = structlog.get_logger()
 

@@ -12,7 +12,7 @@ from litestar.datastructures import State
 from litestar.exceptions import ClientException, NotFoundException, ServiceUnavailableException
 from litestar.params import FromPath, QueryParameter
 
-from engine.adapters.postgres.store import StoreError
+from engine.adapters.postgres.faults import StoreError
 from engine.app.admin_access import admin_only
 from engine.app.engine import Engine
 from engine.app.importing_files import begin, bring_in, prepare_open
