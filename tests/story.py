@@ -13,8 +13,10 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
+from engine.app.components import Asked
 from engine.app.replies import Pending, Reply
-from engine.app.unit import Asked, Turn, Unit
+from engine.app.turn import Turn
+from engine.app.unit import Unit
 from engine.domain import decide
 from engine.domain.decide import Observation, Sending, Verdict
 from engine.domain.offers.decisions import Decision, Judged

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from engine.app.unit import Asked
+from engine.app.components import Asked
 from engine.domain.people import accounts
 from engine.domain.people.profiles import ACCOUNT_NAMESPACE, IdentityKey, Profile, profile_id_of
 

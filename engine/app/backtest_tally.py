@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from engine.app.tick import SAMPLED_SHARE, is_kept
+from engine.app.sampling import SAMPLED_SHARE, is_kept
 from engine.domain.offers.decisions import Decision, Outcome, Reason, is_worth_telling
 from engine.domain.offers.rules import RuleSet
 

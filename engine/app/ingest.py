@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date, timedelta
 from hashlib import sha256
-from typing import Any
 from uuid import uuid4
 
 import msgspec
@@ -21,12 +20,13 @@ from litestar.types import HTTPScope, Receive, Scope, Send
 from engine.adapters.postgres.faults import StoreError
 from engine.adapters.postgres.store import Store
 from engine.app import metrics
+from engine.app.asgi import body_of, respond, too_large
 from engine.app.clock import Clock
 from engine.app.keys import Keys, key_in
 from engine.app.lane import Lane
 from engine.app.newest import later, newest_fixes
 from engine.app.replies import Interrupted, Overloaded, Pending, Reply
-from engine.app.responses import HEADERS, Refused, Response
+from engine.app.responses import Refused, Response
 from engine.app.ruling import Ruling
 from engine.domain.candidates import NO_SLOTS, Slots
 from engine.domain.offers.decisions import full_form, public_form
@@ -119,16 +119,16 @@ class Ingest:
 
     async def _serve(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         if scope["method"] != "POST":
-            await _respond(send, Response(204 if scope["method"] == "OPTIONS" else 405, b"", _METHODS))
+            await respond(send, Response(204 if scope["method"] == "OPTIONS" else 405, b"", _METHODS))
             return
         headers = dict(scope["headers"])
         try:
-            body = await _body(receive, headers)
+            body = await body_of(receive, headers)
         except Refused as refusal:
-            await _respond(send, refusal.response)
+            await respond(send, refusal.response)
             return
         call = scope["path"].rsplit("/", 1)[1]
-        await _respond(send, await self.answer(call, headers, body))
+        await respond(send, await self.answer(call, headers, body))
 
     async def answer(self, call: str, headers: Headers, body: bytes) -> Response:
         """From a body to its answer: read → queue → wait until it is durable."""
@@ -179,7 +179,7 @@ class Ingest:
         """`POST /v1/decide`: one event, and what the app that sent it has room for."""
         try:
             if len(body) > BODY_BYTES_MAX:
-                raise _too_large()
+                raise too_large()
             body, key, trusted, gpc = self._open(headers, body)
             if self._before is not None:
                 await self._before(body)
@@ -376,39 +376,3 @@ def _not_taken(rejection: Rejection) -> Response:
 
 def _new_message_id() -> str:
     return uuid4().hex
-
-
-async def _body(receive: Receive, headers: Mapping[bytes, bytes]) -> bytes:
-    """The whole body; refuses one that is too large before it is all here. One that takes too long
-    is cut off by the server."""
-    length = headers.get(b"content-length", b"")
-    if length.isdigit() and int(length) > BODY_BYTES_MAX:
-        raise _too_large()
-    message: Any = await receive()
-    body: bytes = message.get("body", b"")
-    if message["type"] == "http.request" and not message.get("more_body"):
-        return body
-    chunks, size = [body], len(body)
-    while message["type"] == "http.request" and message.get("more_body"):
-        message = await receive()
-        chunks.append(message.get("body", b""))
-        size += len(chunks[-1])
-        if size > BODY_BYTES_MAX:
-            raise _too_large()
-    if message["type"] != "http.request":
-        raise Refused(400, "the body did not arrive whole")
-    return b"".join(chunks)
-
-
-def _too_large() -> Refused:
-    return Refused(413, f"the body may have {BODY_BYTES_MAX} bytes")
-
-
-async def _respond(send: Send, response: Response) -> None:
-    headers = [
-        *HEADERS,
-        (b"content-length", str(len(response.body)).encode()),
-        *response.extra,
-    ]
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    await send({"type": "http.response.body", "body": response.body, "more_body": False})

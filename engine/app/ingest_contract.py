@@ -102,31 +102,24 @@ def _json(name: str) -> dict[str, OpenAPIMediaType]:
     return {"application/json": OpenAPIMediaType(schema=Reference(ref=f"#/components/schemas/{name}"))}
 
 
-def _ask() -> PathItem:
-    responses: dict[str, OpenAPIResponse | Reference] = {
-        "200": OpenAPIResponse(
-            description="The decisions for the placements asked for; without any, all of the event",
-            content={
-                "application/json": OpenAPIMediaType(
-                    schema=cast(
-                        Schema,
-                        {
-                            "type": "object",
-                            "required": ["decisions"],
-                            "properties": {
-                                "decisions": {
-                                    "type": "array",
-                                    "items": {"$ref": "#/components/schemas/Decision"},
-                                }
-                            },
-                        },
-                    )
-                )
-            },
-        )
+def _responses(
+    description: str, content: dict[str, OpenAPIMediaType]
+) -> dict[str, OpenAPIResponse | Reference]:
+    """What a call answers: this where the body could be read, else a fault."""
+    refused = {
+        status: OpenAPIResponse(description=because, content=_json("Fault"))
+        for status, because in _STATUSES.items()
     }
-    for status, description in _STATUSES.items():
-        responses[status] = OpenAPIResponse(description=description, content=_json("Fault"))
+    return {"200": OpenAPIResponse(description=description, content=content), **refused}
+
+
+def _ask() -> PathItem:
+    listed = {"type": "array", "items": {"$ref": "#/components/schemas/Decision"}}
+    answer = {"type": "object", "required": ["decisions"], "properties": {"decisions": listed}}
+    responses = _responses(
+        "The decisions for the placements asked for; without any, all of the event",
+        {"application/json": OpenAPIMediaType(schema=cast(Schema, answer))},
+    )
     return PathItem(
         post=Operation(
             operation_id="decide",
@@ -147,13 +140,7 @@ def _ask() -> PathItem:
 def _xdm() -> PathItem:
     record = {"type": "object", "description": "An ExperienceEvent, an individual profile, or its envelope"}
     body = {"oneOf": [record, {"type": "array", "items": record, "maxItems": 2500}]}
-    responses: dict[str, OpenAPIResponse | Reference] = {
-        "200": OpenAPIResponse(
-            description="A verdict on each record; all that are accepted are durable", content=_json("Answer")
-        )
-    }
-    for status, description in _STATUSES.items():
-        responses[status] = OpenAPIResponse(description=description, content=_json("Fault"))
+    responses = _responses("A verdict on each record; all that are accepted are durable", _json("Answer"))
     return PathItem(
         post=Operation(
             operation_id="xdmRecords",
@@ -177,13 +164,7 @@ def _xdm() -> PathItem:
 
 def _path(call: str, operation_id: str) -> PathItem:
     is_batch = call in BATCH_CALLS
-    responses: dict[str, OpenAPIResponse | Reference] = {
-        "200": OpenAPIResponse(
-            description="A verdict on each event; all that are accepted are durable", content=_json("Answer")
-        )
-    }
-    for status, description in _STATUSES.items():
-        responses[status] = OpenAPIResponse(description=description, content=_json("Fault"))
+    responses = _responses("A verdict on each event; all that are accepted are durable", _json("Answer"))
     return PathItem(
         post=Operation(
             operation_id=operation_id,

@@ -16,10 +16,12 @@ import msgspec
 
 from engine.adapters.postgres.rows import Shared
 from engine.app import account_context
+from engine.app.components import Asked, components
 from engine.app.replies import Pending, Reply
 from engine.app.rounds import decide_units
 from engine.app.ruling import Ruling
-from engine.app.unit import Asked, Turn, Unit, components
+from engine.app.turn import Turn
+from engine.app.unit import Unit
 from engine.app.weather import Readings
 from engine.domain.candidates import Slots
 from engine.domain.companies import is_telling, telling

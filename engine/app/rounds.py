@@ -13,7 +13,8 @@ from math import inf
 from engine.app.replies import Pending
 from engine.app.ruling import Ruling
 from engine.app.scoring import scores_of
-from engine.app.unit import Turn, Unit
+from engine.app.turn import Turn
+from engine.app.unit import Unit
 from engine.domain import decide
 from engine.domain.decide import Observation, Verdict
 

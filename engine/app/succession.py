@@ -1,10 +1,16 @@
-"""What is due for a profile that has ended, or told to it by its id, reaches the one in its place."""
+"""Events of profiles that have ended: what names one by its id reaches the one in its place, what is about
+somebody erased reaches nobody."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from engine.app.unit import Asked
+from engine.adapters.postgres.rights import hash_of
+from engine.adapters.postgres.store import Session
+from engine.app.components import Asked
+from engine.app.replies import Pending
+from engine.domain.offers.rules import Namespace
+from engine.domain.people import identity
 from engine.domain.people.profiles import PROFILE_NAMESPACE, IdentityKey, Profile
 
 Read = Callable[[Mapping[IdentityKey, str]], Awaitable[dict[str, Profile]]]
@@ -32,3 +38,25 @@ async def succeeded(
             one = Asked(pending, (key,))
         found.append(one)
     return found
+
+
+async def drop_erased(
+    batch: Sequence[Pending],
+    nobodys: Sequence[IdentityKey],
+    session: Session,
+    secret: bytes,
+    namespaces: Sequence[Namespace],
+) -> None:
+    """Marks what is about somebody who was erased. What is about somebody else goes on, and no
+    longer says the erased identity."""
+    hashes = {hash_of(secret, key): key for key in nobodys}
+    erased = {hashes[found] for found in await session.erased(list(hashes))}
+    if not erased:
+        return
+    for pending in batch:
+        gone = erased.intersection(identity.lookups(pending.event, pending.keys))
+        if pending.keys[0] in gone:
+            pending.dropped = True
+        elif gone:
+            pending.event = identity.without(pending.event, gone, namespaces)
+            pending.keys = tuple([key for key in pending.keys if key not in gone])

@@ -21,25 +21,26 @@ import structlog
 
 from engine.adapters.postgres.faults import Conflict, StoreError, Unavailable
 from engine.adapters.postgres.outbox import Send
-from engine.adapters.postgres.rights import hash_of
 from engine.adapters.postgres.rows import Commit
 from engine.adapters.postgres.store import Kept, Session, Store
 from engine.app import account_context, metrics
 from engine.app.cache import ProfileCache
 from engine.app.clock import Clock
+from engine.app.components import Asked, components, meetings
 from engine.app.replies import Interrupted, Pending
 from engine.app.rounds import decide_units
 from engine.app.ruling import Ruling
-from engine.app.succession import succeeded
-from engine.app.unit import Asked, Turn, Unit, components
+from engine.app.sampling import is_kept
+from engine.app.succession import drop_erased, succeeded
+from engine.app.turn import Turn
+from engine.app.unit import Unit
 from engine.app.unit_changes import change_rows
 from engine.app.weather import Weather
-from engine.domain.offers.decisions import Decision, is_worth_telling
+from engine.domain.offers.decisions import Decision
 from engine.domain.offers.rules import Namespace, RuleSet
 from engine.domain.people import identity
 from engine.domain.people.profiles import (
     ACCOUNT_NAMESPACE,
-    DEVICE_NAMESPACE,
     PROFILE_NAMESPACE,
     IdentityKey,
     Profile,
@@ -54,8 +55,6 @@ STARVED_AFTER = 2
 CONTENDED_SECONDS = 2.0
 """How long such a profile is taken for one that two engines serve, and locked at once. Without the
 memory each of its events would be lost twice first."""
-SAMPLED_SHARE = 0.01
-"""Of decisions in which no candidate met its condition, how many are stored."""
 
 log = structlog.get_logger()
 
@@ -231,7 +230,8 @@ class Pipeline:
             hints.update(await session.owners(list(unknown)))
             concerns.update(hints.values())
             if self._ruling().rules.workspace.drops_erased:
-                await self._drop(batch, [key for key in unknown if key not in hints], session)
+                nobodys = [key for key in unknown if key not in hints]
+                await drop_erased(batch, nobodys, session, self._secret, self.namespaces)
         # An event that lost may have met a profile under the id that it would create.
         taken = [
             new_profile(p.keys[0], self._secret, now, generation).id
@@ -244,7 +244,7 @@ class Pipeline:
             asked = await succeeded(
                 asked, hints, profiles, lambda hint: self._profiles(hint, {}, (), session)
             )
-        pairs = _meetings(asked, hints, profiles)
+        pairs = meetings(asked, hints, profiles)
         shared = await session.shared(pairs) if pairs else ()
         if (rules := self._ruling().rules).reads_accounts:
             asked = await self._companies(asked, hints, profiles, rules, session, concerns)
@@ -273,21 +273,6 @@ class Pipeline:
             return asked
         concerns.update(ids)
         return account_context.together(asked, named, hints, self._secret)
-
-    async def _drop(self, batch: list[Pending], nobodys: list[IdentityKey], session: Session) -> None:
-        """Marks what is about somebody who was erased. What is about somebody else goes on, and no
-        longer says the erased identity."""
-        hashes = {hash_of(self._secret, key): key for key in nobodys}
-        erased = {hashes[found] for found in await session.erased(list(hashes))}
-        if not erased:
-            return
-        for pending in batch:
-            gone = erased.intersection(identity.lookups(pending.event, pending.keys))
-            if pending.keys[0] in gone:
-                pending.dropped = True
-            elif gone:
-                pending.event = identity.without(pending.event, gone, self.namespaces)
-                pending.keys = tuple([key for key in pending.keys if key not in gone])
 
     async def _profiles(
         self,
@@ -412,30 +397,3 @@ class Pipeline:
         for pending, event in zip(repeats, wanted, strict=True):
             decisions = [_decision_decoder.decode(d) for d in stored.get(event, ())]
             pending.reply.settle(pending.position, decisions, duplicate=not pending.unsure)
-
-
-def _meetings(
-    asked: Sequence[Asked], hints: Mapping[IdentityKey, str], profiles: Mapping[str, Profile]
-) -> list[tuple[str, str]]:
-    """The pairs of profiles that an event may show to be one person, the shorter one first."""
-    met: set[tuple[str, str]] = set()
-    for one in asked:
-        if len(one.pending.keys) == 1 and one.pending.event.previous_id is None:
-            continue
-        owners = {hints[key] for key in one.lookups if key[0] != DEVICE_NAMESPACE and key in hints}
-        if len(owners) > 1:
-            known = sorted((profiles[i] for i in owners if i in profiles), key=lambda p: (p.seq, p.id))
-            for position, shorter in enumerate(known):
-                for longer in known[position + 1 :]:
-                    met.update(
-                        (a, b)
-                        for a in (shorter.id, *(absorbed.id for absorbed in shorter.absorbed))
-                        for b in (longer.id, *(absorbed.id for absorbed in longer.absorbed))
-                    )
-    return sorted(met)
-
-
-def is_kept(decision: Decision) -> bool:
-    """Whether to store a decision: all that tell something, and a sample of the others, chosen by
-    the id so that a replay chooses the same."""
-    return is_worth_telling(decision) or int(decision.id[-4:], 16) < SAMPLED_SHARE * 0x10000

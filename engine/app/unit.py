@@ -3,7 +3,7 @@ will write, all or none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -13,29 +13,30 @@ from engine.adapters.postgres.rows import (
     Commit,
     DecisionRow,
     EventRow,
-    LinkRow,
-    ProbeRow,
-    RungRow,
     Shared,
-    TimerRow,
 )
+from engine.app.components import Asked, copies
 from engine.app.rendering import render_body, render_in_app, render_push
 from engine.app.replies import Pending
+from engine.app.turn import Turn
 from engine.app.unit_rows import (
     NOWHERE,
     call_of,
     event_row,
+    link_rows,
     member_rows,
     outbox_row,
+    probe_rows,
+    rung_rows,
     seat_rows,
     send_of,
+    timer_rows,
 )
-from engine.app.weather import Readings, sky
+from engine.app.weather import sky
 from engine.domain import account_views, decide
 from engine.domain.decide import Observation, Verdict
 from engine.domain.offers import caps
-from engine.domain.offers.decisions import Decision, Message
-from engine.domain.offers.rules import RuleSet
+from engine.domain.offers.decisions import Message
 from engine.domain.people import account_feeds, fold, identity, merging
 from engine.domain.people.counting import recounted
 from engine.domain.people.events import Event, Sender
@@ -49,7 +50,6 @@ from engine.domain.people.profiles import (
     Profile,
     bucket_of,
     encode_profile,
-    identity_bucket,
     new_profile,
     profile_id_of,
 )
@@ -57,53 +57,6 @@ from engine.domain.people.timers import NO_ALARMS, Alarms, Timer
 from engine.domain.sharing.changes import OUTCOMES
 
 _json = msgspec.json.Encoder().encode
-
-
-class Turn(msgspec.Struct, frozen=True, kw_only=True):
-    """What all decisions of one tick share. `providers` are those that this engine can send by;
-    `is_rehearsed` where nothing is written, so that no rows of events are made."""
-
-    rules: RuleSet
-    now: datetime
-    lease: str
-    providers: frozenset[str]
-    is_kept: Callable[[Decision], bool]
-    weather: Readings | None = None
-    is_rehearsed: bool = False
-
-
-class Asked(msgspec.Struct, frozen=True):
-    """A pending event with everything that the index is asked about it."""
-
-    pending: Pending
-    lookups: tuple[IdentityKey, ...]
-
-
-def components(asked: Sequence[Asked], hints: Mapping[IdentityKey, str]) -> list[list[Asked]]:
-    """Events by connected component of everything that they name; order of arrival is kept."""
-    parent: dict[object, object] = {}
-
-    def root(node: object) -> object:
-        top = node
-        while top in parent:
-            top = parent[top]
-        while node != top:
-            parent[node], node = top, parent[node]
-        return top
-
-    places: list[object] = []
-    for one in asked:
-        # A key that has an owner stands for the owner: nearly always that is one node.
-        nodes: set[object] = {hints.get(key, key) for key in one.lookups}
-        place = nodes.pop()
-        places.append(place)
-        for node in nodes:
-            if (other := root(node)) != (mine := root(place)):
-                parent[other] = mine
-    groups: dict[object, list[Asked]] = {}
-    for one, place in zip(asked, places, strict=True):
-        groups.setdefault(root(place), []).append(one)
-    return list(groups.values())
 
 
 class Unit:
@@ -304,7 +257,7 @@ class Unit:
         self._write(merging.tombstone(ended, profile, event))
         self.stopped = True  # what writes two documents commits alone
         together = merging.merged(profile, ended, turn.rules.workspace, event.received_at)
-        for copy, other in _copies(self._shared, ended, profile):
+        for copy, other in copies(self._shared, ended, profile):
             together = merging.uncounted(turn.rules, together, copy, turn.now)
             if other is not None:
                 self._feed(account_feeds.uncounted(turn.rules, profile, copy, other, turn.now))
@@ -423,17 +376,7 @@ class Unit:
             seats = base.accounts if base is not None else {}
             if profile.accounts is not seats and (profile.accounts or seats):
                 commit.members.extend(seat_rows(number, seats, profile))
-        for key, (profile_id, previous_id) in self.links.items():
-            commit.links.append(
-                LinkRow(
-                    unit=number,
-                    bucket=identity_bucket(key),
-                    namespace=key[0],
-                    value=key[1],
-                    profile_id=profile_id,
-                    previous_id=previous_id,
-                )
-            )
+        commit.links += link_rows(number, self.links)
         for event in self._event_rows:
             event.unit = number
         commit.events += self._event_rows
@@ -444,35 +387,9 @@ class Unit:
             row = outbox_row(send)
             row.unit = number
             commit.sends.append(row)
-        for owner, sender, message in self._probes:
-            commit.probes.append(
-                ProbeRow(
-                    unit=number, bucket=bucket_of(owner), profile_id=owner, sender=sender, message_id=message
-                )
-            )
-        for bucket, profile_id, identifier, due_at in self.rung:
-            if (profile_id, identifier) not in self.alarms:  # one statement must not delete and set a row
-                rung = RungRow(
-                    unit=number, bucket=bucket, profile_id=profile_id, id=identifier, due_at=due_at
-                )
-                commit.timers_done.append(rung)
-        for (profile_id, identifier), timer in self.alarms.items():
-            bucket = bucket_of(profile_id)
-            if timer is None:
-                off = RungRow(unit=number, bucket=bucket, profile_id=profile_id, id=identifier)
-                commit.timers_done.append(off)
-                continue
-            commit.timers_set.append(
-                TimerRow(
-                    unit=number,
-                    bucket=bucket,
-                    profile_id=profile_id,
-                    id=identifier,
-                    due_at=timer.due_at,
-                    paced=timer.paced,
-                    event=msgspec.Raw(_json(timer.event)),
-                )
-            )
+        commit.probes += probe_rows(number, self._probes)
+        commit.timers_done += rung_rows(number, self.rung, self.alarms)
+        commit.timers_set += timer_rows(number, self.alarms)
 
     def committed(self) -> Iterable[tuple[Profile, bytes]]:
         """The documents as they now stand in the database."""
@@ -481,16 +398,3 @@ class Unit:
                 msgspec.structs.replace(profile, version=profile.version + 1),
                 self.documents[profile_id],
             )
-
-
-def _copies(shared: Sequence[Shared], ended: Profile, survivor: Profile) -> list[tuple[Event, Event | None]]:
-    """The events of `ended` that `survivor` has, too, each once, with the survivor's own copy."""
-    own = {ended.id, *(absorbed.id for absorbed in ended.absorbed)}
-    others = {survivor.id, *(absorbed.id for absorbed in survivor.absorbed)}
-    found: dict[tuple[str, str], tuple[Event, Event | None]] = {}
-    for one in shared:
-        if one.profile_id in own and one.other_id in others and one.event is not None:
-            found[one.sender, one.message_id] = one.event, one.other_event
-        elif one.other_id in own and one.profile_id in others and one.other_event is not None:
-            found[one.sender, one.message_id] = one.other_event, one.event
-    return list(found.values())

@@ -1,4 +1,4 @@
-"""Rows that a unit leaves beside its documents: sends in the outbox, members of audiences."""
+"""Rows that a unit leaves beside its documents, under its number in the tick."""
 
 from __future__ import annotations
 
@@ -9,12 +9,22 @@ from typing import Any
 import msgspec
 
 from engine.adapters.postgres.outbox import Call, Push, Send
-from engine.adapters.postgres.rows import EventRow, MemberRow, SendRow
+from engine.adapters.postgres.rows import EventRow, LinkRow, MemberRow, ProbeRow, RungRow, SendRow, TimerRow
 from engine.app.replies import Pending
 from engine.domain.decide import Observation, Sending
 from engine.domain.offers.decisions import Message
 from engine.domain.offers.rules import RuleSet
-from engine.domain.people.profiles import Membership, Profile, Seat, bucket_of, members_of
+from engine.domain.people.events import Sender
+from engine.domain.people.profiles import (
+    IdentityKey,
+    Membership,
+    Profile,
+    Seat,
+    bucket_of,
+    identity_bucket,
+    members_of,
+)
+from engine.domain.people.timers import Timer
 from engine.domain.places.presence import SILENCE
 from engine.domain.sharing.receivers import PREFIX
 
@@ -48,6 +58,56 @@ def seat_rows(number: int, before: Mapping[str, Seat], profile: Profile) -> Iter
         if since != (was.since if was is not None else None):
             yield MemberRow(
                 unit=number, bucket=bucket, profile_id=profile.id, audience=members_of(account), since=since
+            )
+
+
+def link_rows(number: int, links: Mapping[IdentityKey, tuple[str, str | None]]) -> Iterable[LinkRow]:
+    """What identities point to from now on."""
+    for key, (profile_id, previous_id) in links.items():
+        yield LinkRow(
+            unit=number,
+            bucket=identity_bucket(key),
+            namespace=key[0],
+            value=key[1],
+            profile_id=profile_id,
+            previous_id=previous_id,
+        )
+
+
+def probe_rows(number: int, probes: Iterable[tuple[str, Sender, str]]) -> Iterable[ProbeRow]:
+    """Where else a message may be stored."""
+    for owner, sender, message in probes:
+        yield ProbeRow(
+            unit=number, bucket=bucket_of(owner), profile_id=owner, sender=sender, message_id=message
+        )
+
+
+def rung_rows(
+    number: int,
+    rung: Iterable[tuple[int, str, str, datetime]],
+    alarms: Mapping[tuple[str, str], Timer | None],
+) -> Iterable[RungRow]:
+    """The timers that fired or were called off."""
+    for bucket, profile_id, identifier, due_at in rung:
+        if (profile_id, identifier) not in alarms:  # one statement must not delete and set a row
+            yield RungRow(unit=number, bucket=bucket, profile_id=profile_id, id=identifier, due_at=due_at)
+    for (profile_id, identifier), timer in alarms.items():
+        if timer is None:
+            yield RungRow(unit=number, bucket=bucket_of(profile_id), profile_id=profile_id, id=identifier)
+
+
+def timer_rows(number: int, alarms: Mapping[tuple[str, str], Timer | None]) -> Iterable[TimerRow]:
+    """The timers that were set or moved."""
+    for (profile_id, identifier), timer in alarms.items():
+        if timer is not None:
+            yield TimerRow(
+                unit=number,
+                bucket=bucket_of(profile_id),
+                profile_id=profile_id,
+                id=identifier,
+                due_at=timer.due_at,
+                paced=timer.paced,
+                event=msgspec.Raw(_json(timer.event)),
             )
 
 
