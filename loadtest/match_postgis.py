@@ -31,7 +31,7 @@ from engine.adapters.postgres.cluster import (
 )
 
 BINARIES: Final = Path("/usr/lib/postgresql/15/bin")
-EXTENSION: Final = Path("/usr/share/postgresql/15/extension/postgis.control")
+LIBRARY: Final = Path("/usr/lib/postgresql/15/lib/postgis-3.so")
 SINGLY: Final = 2_000
 """So many points are asked one by one."""
 _CHUNK: Final = 10_000
@@ -55,7 +55,7 @@ class Postgis(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def is_installed() -> bool:
-    return EXTENSION.is_file() and (BINARIES / "postgres").is_file()
+    return LIBRARY.is_file() and (BINARIES / "postgres").is_file()
 
 
 def measure(geometries: NDArray[np.object_], points: Points) -> Postgis | None:
