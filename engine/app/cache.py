@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from engine.domain.people.profiles import IdentityKey, Profile, decode_profile
+from engine.domain.people.profiles import PROFILE_NAMESPACE, IdentityKey, Profile, decode_profile
 
 _OVERHEAD_BYTES = 400
 _LINK_BYTES = 250
@@ -19,11 +19,18 @@ _DECODED_BYTES = 16_384
 """Documents above this are decoded anew each time."""
 
 
-class _Entry(msgspec.Struct):
+class _Entry(msgspec.Struct, gc=False):
     document: bytes
     version: int
     keys: tuple[IdentityKey, ...]
     size: int
+
+
+class _Links(dict[IdentityKey, str]):
+    """Which profile lists a key; a key that names its profile itself needs no entry."""
+
+    def __missing__(self, key: IdentityKey) -> str | None:
+        return key[1] if key[0] == PROFILE_NAMESPACE else None
 
 
 class ProfileCache:
@@ -33,9 +40,9 @@ class ProfileCache:
         self._max_bytes = max_bytes
         self._bytes = 0
         self._entries: dict[str, _Entry] = {}
-        self._links: dict[IdentityKey, str] = {}
-        self.owner: Callable[[IdentityKey], str | None] = self._links.get
-        """The profile that lists a key, if it is in here."""
+        self._links = _Links()
+        self.owner: Callable[[IdentityKey], str | None] = self._links.__getitem__
+        """The profile that a key belongs to, as far as is known here."""
         self._decoded: dict[str, Profile] = {}
 
     def __len__(self) -> int:

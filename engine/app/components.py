@@ -34,15 +34,17 @@ def components(asked: Sequence[Asked], hints: Mapping[IdentityKey, str]) -> list
     places: list[object] = []
     for one in asked:
         # A key that has an owner stands for the owner: nearly always that is one node.
-        nodes: set[object] = {hints.get(key, key) for key in one.lookups}
-        place = nodes.pop()
-        places.append(place)
-        for node in nodes:
-            if (other := root(node)) != (mine := root(place)):
+        place: object = None
+        for key in one.lookups:
+            node: object = hints.get(key, key)
+            if place is None:
+                place = node
+            elif node != place and (other := root(node)) != (mine := root(place)):
                 parent[other] = mine
+        places.append(place)
     groups: dict[object, list[Asked]] = {}
     for one, place in zip(asked, places, strict=True):
-        groups.setdefault(root(place), []).append(one)
+        groups.setdefault(root(place) if parent else place, []).append(one)
     return list(groups.values())
 
 

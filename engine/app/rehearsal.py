@@ -262,7 +262,7 @@ class Rehearsal:
             is_rehearsed=True,
         )
         while batch:
-            asked = [Asked(one, identity.lookups(one.event, one.keys)) for one in batch]
+            asked = [Asked(one, one.lookups) for one in batch]
             shared = self._shared(asked)
             if turn.rules.caps_accounts and len(asked) > 1:
                 asked = self._together(asked)

@@ -11,6 +11,7 @@ import msgspec
 
 from engine.domain.candidates import NO_SLOTS, Slots
 from engine.domain.offers.decisions import Decision
+from engine.domain.people import identity
 from engine.domain.people.counting import Recount
 from engine.domain.people.events import Event, Location
 from engine.domain.people.profiles import IdentityKey
@@ -40,12 +41,17 @@ class Reply:
         self.accepted = 0
         self.duplicates = 0
         self._outstanding = events
-        self._decisions: dict[int, Sequence[Decision]] = {}
+        self._decisions: dict[int, Sequence[Decision]] | None = None
 
     @property
     def done(self) -> asyncio.Future[None]:
         assert self._done is not None
         return self._done
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether all that there is to tell is that one event was accepted."""
+        return self.accepted == 1 and not self.duplicates and self._decisions is None
 
     @property
     def decisions(self) -> list[Decision]:
@@ -60,6 +66,7 @@ class Reply:
         else:
             self.accepted += 1
         if decisions:
+            self._decisions = self._decisions or {}
             self._decisions[position] = decisions
         self._outstanding -= 1
         if self._outstanding == 0:
@@ -113,6 +120,18 @@ class Pending(msgspec.Struct, kw_only=True):
     decisions: Sequence[Decision] = ()
     repeat_of: Pending | None = None
     dropped: bool = False
+    _lookups: tuple[IdentityKey, ...] = ()
+
+    @property
+    def lookups(self) -> tuple[IdentityKey, ...]:
+        """Everything that the index must be asked about for it."""
+        if not self._lookups:
+            self._lookups = identity.lookups(self.event, self.keys)
+        return self._lookups
+
+    def name(self, keys: tuple[IdentityKey, ...]) -> None:
+        """From now on it is about these."""
+        self.keys, self._lookups = keys, ()
 
     def __repr__(self) -> str:
         return f"Pending({self.event!r})"

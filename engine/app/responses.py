@@ -22,7 +22,7 @@ CODES = {
 _encode = msgspec.json.Encoder().encode
 
 
-class Response(msgspec.Struct, frozen=True):
+class Response(msgspec.Struct, frozen=True, gc=False):
     """What goes back: a status, a JSON body, and headers beside those that every answer has."""
 
     status: int

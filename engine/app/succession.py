@@ -34,7 +34,7 @@ async def succeeded(
                 profiles |= await read({key: key[1]})
             profile = profiles.get(key[1])
         if followed:
-            pending.keys = (key,)
+            pending.name((key,))
             one = Asked(pending, (key,))
         found.append(one)
     return found
@@ -54,9 +54,9 @@ async def drop_erased(
     if not erased:
         return
     for pending in batch:
-        gone = erased.intersection(identity.lookups(pending.event, pending.keys))
+        gone = erased.intersection(pending.lookups)
         if pending.keys[0] in gone:
             pending.dropped = True
         elif gone:
             pending.event = identity.without(pending.event, gone, namespaces)
-            pending.keys = tuple([key for key in pending.keys if key not in gone])
+            pending.name(tuple([key for key in pending.keys if key not in gone]))

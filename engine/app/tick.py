@@ -38,7 +38,6 @@ from engine.app.unit_changes import change_rows
 from engine.app.weather import Weather
 from engine.domain.offers.decisions import Decision
 from engine.domain.offers.rules import Namespace, RuleSet
-from engine.domain.people import identity
 from engine.domain.people.profiles import (
     ACCOUNT_NAMESPACE,
     PROFILE_NAMESPACE,
@@ -83,6 +82,7 @@ class Pipeline:
     ) -> None:
         self.store = store
         self._cache = cache
+        self.owner = cache.owner
         self._ruling = ruling
         self._clock = clock
         self._secret = secret
@@ -143,9 +143,9 @@ class Pipeline:
         and the others."""
         now = time.monotonic()
         self._contended = {owner: until for owner, until in self._contended.items() if until > now}
-        if not self._contended and all(pending.losses < STARVED_AFTER for pending in batch):
+        if not self._contended and not [p for p in batch if p.losses >= STARVED_AFTER]:
             return [], batch
-        asked = [Asked(pending, identity.lookups(pending.event, pending.keys)) for pending in batch]
+        asked = [Asked(pending, pending.lookups) for pending in batch]
         hints = {key: owner for one in asked for key in one.lookups if (owner := self.owner(key)) is not None}
         starved: list[Pending] = []
         others: list[Pending] = []
@@ -156,10 +156,6 @@ class Pipeline:
             alone = lost or not owners.isdisjoint(self._contended)
             (starved if alone else others).extend(one.pending for one in component)
         return starved, others
-
-    def owner(self, key: IdentityKey) -> str | None:
-        """The profile that `key` belongs to, as far as is known here."""
-        return key[1] if key[0] == PROFILE_NAMESPACE else self._cache.owner(key)
 
     def _interrupted(self, batch: list[Pending], fault: Unavailable) -> list[Pending]:
         """The connection went, perhaps after the commit took: once more, and what is stored then
@@ -176,7 +172,7 @@ class Pipeline:
         return again
 
     def _forget(self, pending: Pending) -> None:
-        for key in identity.lookups(pending.event, pending.keys):
+        for key in pending.lookups:
             if (owner := self.owner(key)) is not None:
                 self._cache.evict(owner)
 
@@ -218,9 +214,12 @@ class Pipeline:
         hints: dict[IdentityKey, str] = {}
         unknown: dict[IdentityKey, None] = {}
         owner_of = self.owner
+        by_profile = lost = False
         for pending in batch:
-            lookups = identity.lookups(pending.event, pending.keys)
+            lookups = pending.lookups
             asked.append(Asked(pending, lookups))
+            by_profile = by_profile or lookups[0][0] == PROFILE_NAMESPACE
+            lost = lost or pending.losses > 0
             for key in lookups:
                 if (owner := owner_of(key)) is not None:
                     hints[key] = owner
@@ -235,12 +234,11 @@ class Pipeline:
         # An event that lost may have met a profile under the id that it would create.
         taken = [
             new_profile(p.keys[0], self._secret, now, generation).id
-            for p in batch
-            if p.losses
+            for p in (batch if lost else ())
             for generation in range(p.losses)
         ]
         profiles = await self._profiles(hints, unknown, taken, session)
-        if any(one.pending.keys[0][0] == PROFILE_NAMESPACE for one in asked):
+        if by_profile:
             asked = await succeeded(
                 asked, hints, profiles, lambda hint: self._profiles(hint, {}, (), session)
             )
@@ -342,13 +340,14 @@ class Pipeline:
             if hits is not None:
                 carried += self._again(unit, hits)
                 continue
-            for profile, document in unit.committed():
-                self._cache.put(profile, document)
+            for profile, document in unit.committed:
+                self._cache.put(msgspec.structs.replace(profile, version=profile.version + 1), document)
                 if profile.ended is not None:
                     self._merged()
             if unit.feeds:
                 self._fed()
-            sends += [send for send in unit.sends if send.lease]
+            if unit.sends:
+                sends += [send for send in unit.sends if send.lease]
             for pending in unit.done:
                 if pending.stored_seq is not None:
                     repeats.append(pending)
@@ -357,9 +356,11 @@ class Pipeline:
                     pending.reply.settle(pending.position, pending.repeat_of.decisions, duplicate=True)
                 else:
                     accepted += pending.timer is None
-                    metrics.count(pending.decisions)
+                    if pending.decisions:
+                        metrics.count(pending.decisions)
                     pending.reply.settle(pending.position, pending.decisions, duplicate=False)
-            carried += unit.left
+            if len(unit.done) < len(unit.events):
+                carried += unit.left
         metrics.ACCEPTED.inc(accepted)
         metrics.DUPLICATES.inc(duplicates + len(repeats))
         if sends:

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from types import MappingProxyType
+from typing import Any, Final
 
 import msgspec
 
@@ -22,6 +24,7 @@ from engine.app.turn import Turn
 from engine.app.unit_rows import (
     NOWHERE,
     call_of,
+    decision_row,
     event_row,
     link_rows,
     member_rows,
@@ -56,7 +59,9 @@ from engine.domain.people.profiles import (
 from engine.domain.people.timers import NO_ALARMS, Alarms, Timer
 from engine.domain.sharing.changes import OUTCOMES
 
-_json = msgspec.json.Encoder().encode
+Links = Mapping[IdentityKey, tuple[str, str | None]]
+Wound = Mapping[tuple[str, str], Timer | None]
+NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 
 
 class Unit:
@@ -70,31 +75,33 @@ class Unit:
         secret: bytes,
         shared: Sequence[Shared] = (),
     ) -> None:
+        # What few events need is a value that is replaced: a unit is made for nearly every event, and all
+        # those empty containers were 4 % of all that is done for one.
         self.events = events
         self.done: list[Pending] = []
-        self.sends: list[Send] = []
+        self.sends: tuple[Send, ...] = ()
         self.written: dict[str, Profile] = {}
-        self.documents: dict[str, bytes] = {}
+        self.committed: list[tuple[Profile, bytes]] = []
+        """What its rows write, with the documents, under versions one higher."""
         self.asked: dict[tuple[str, str, str], list[Pending]] = {}
         """The events by profile, sender and message under which they may be stored already."""
         self.stopped = False
         self.feeds = False
         """Whether something is left for accounts."""
+        self.links: Links = NOTHING
+        """The profile that each key is to point to, and the one that it points to as yet."""
+        self.rung: tuple[tuple[int, str, str, datetime], ...] = ()
+        self.alarms: Wound = NOTHING
+        """What this tick leaves of timers, by profile and id: set or moved, None for called off."""
         self._base = profiles
         self._hints = hints
-        self._owners: dict[IdentityKey, str] = {}
-        self.links: dict[IdentityKey, tuple[str, str | None]] = {}
-        """The profile that each key is to point to, and the one that it points to as yet."""
+        self._secret = secret
         self._shared = shared
-        self._seen: dict[tuple[str, str, str], Pending] = {}
+        self._seen: dict[tuple[str, str, str], Pending] | None = {} if len(events) > 1 else None
         self._told = 0
         self._event_rows: list[EventRow] = []
-        self._decision_rows: list[DecisionRow] = []
-        self._probes: list[tuple[str, Sender, str]] = []
-        self.rung: list[tuple[int, str, str, datetime]] = []
-        self.alarms: dict[tuple[str, str], Timer | None] = {}
-        """What this tick leaves of timers, by profile and id: set or moved, None for called off."""
-        self._secret = secret
+        self._decision_rows: tuple[DecisionRow, ...] = ()
+        self._probes: tuple[tuple[str, Sender, str], ...] = ()
 
     @property
     def left(self) -> list[Pending]:
@@ -119,9 +126,18 @@ class Unit:
         """The rows of what became of sends."""
         return [row for row in self._event_rows if row.sender == "engine" and row.name in OUTCOMES]
 
+    def _hint(self, key: IdentityKey) -> str | None:
+        """The profile that `key` points to by now."""
+        if self.links and (link := self.links.get(key)) is not None:
+            return link[0]
+        return self._hints.get(key)
+
+    def _point(self, key: IdentityKey, to: str, instead_of: str | None) -> None:
+        self.links = {**self.links, key: (to, instead_of)}
+
     def owner_of(self, key: IdentityKey) -> Profile | None:
         """The profile whose document lists `key`: the index only hints."""
-        profile_id = self._owners.get(key) or self._hints.get(key)
+        profile_id = self._hint(key)
         profile = self.profile(profile_id) if profile_id is not None else None
         return profile if profile is not None and profile.lists(key) else None
 
@@ -145,17 +161,19 @@ class Unit:
             return None
         profile = (self.profile(plan.owner) if plan.owner else None) or self._fresh(plan.keys[0], turn.now)
         message = (profile.id, event.sender, event.message_id)
-        if (first := self._seen.get(message)) is not None:
-            pending.repeat_of = first
-            self.done.append(pending)
-            return None
-        self._seen[message] = pending
+        if self._seen is not None:
+            if (first := self._seen.get(message)) is not None:
+                pending.repeat_of = first
+                self.done.append(pending)
+                return None
+            self._seen[message] = pending
         if plan.foreign_device:
             event = msgspec.structs.replace(event, device=None)
         self.asked.setdefault(message, []).append(pending)
-        for owner in self._may_know(plan, profile):
-            self.asked.setdefault((owner, *message[1:]), []).append(pending)
-            self._probes.append((owner, event.sender, event.message_id))
+        if others := self._may_know(plan, profile):
+            for owner in others:
+                self.asked.setdefault((owner, *message[1:]), []).append(pending)
+            self._probes += tuple([(owner, *message[1:]) for owner in others])
         if plan.is_known:
             profile = identity.gains(profile, plan, event, {}, {})
         else:
@@ -193,8 +211,8 @@ class Unit:
     def _may_know(self, plan: identity.Plan, but: Profile) -> Sequence[str]:
         """The profiles other than `but` that one of the event's keys belongs or belonged to, and those
         that became one with it a moment ago: each may have stored the message when it did."""
-        if plan.is_known and not but.absorbed and not [i for i in but.identities if i.earlier]:
-            hints = [self._owners.get(key) or self._hints.get(key) for key in plan.keys]
+        if plan.is_known and not (but.absorbed or [i for i in but.identities if i.earlier]):
+            hints = [self._hint(key) for key in plan.keys]
             if hints.count(but.id) + hints.count(None) == len(hints):
                 return ()
         found = dict.fromkeys([absorbed.id for absorbed in but.absorbed])
@@ -203,7 +221,7 @@ class Unit:
             assert ended is not None
             found.update(dict.fromkeys([ended.id, *(absorbed.id for absorbed in ended.absorbed)]))
         for key in plan.keys:
-            hint = self._owners.get(key) or self._hints.get(key)
+            hint = self._hint(key)
             if hint is None:
                 continue
             found[hint] = None
@@ -241,13 +259,12 @@ class Unit:
             self.stopped = True  # what writes two documents commits alone
         gained = (*plan.links, *(key for key, _ in plan.moves))
         for key in gained:
-            hint = self._owners.get(key) or self._hints.get(key)
+            hint = self._hint(key)
             if hint is not None and hint != profile.id:
                 earlier.setdefault(key, (hint,))
             if hint is not None and hint != profile.id and (stale := self.profile(hint)) is not None:
                 self._write(stale)  # guards the take-over of a stale row by that profile's version
-            self._owners[key] = profile.id
-            self.links[key] = (profile.id, self._hints.get(key))
+            self._point(key, profile.id, self._hints.get(key))
         return identity.gains(profile, plan, event, addresses, earlier)
 
     def _merge(self, profile: Profile, other_id: str, event: Event, turn: Turn) -> Profile:
@@ -263,8 +280,7 @@ class Unit:
                 self._feed(account_feeds.uncounted(turn.rules, profile, copy, other, turn.now))
         for key in ended.keys:
             if together.lists(key):
-                self._owners[key] = profile.id
-                self.links[key] = (profile.id, ended.id)
+                self._point(key, profile.id, ended.id)
         return together
 
     def _write(self, profile: Profile) -> None:
@@ -280,12 +296,13 @@ class Unit:
     ) -> None:
         """Takes the verdict into the unit: the document, and the rows of event and decisions."""
         base = self._base.get(seen.profile.id)
-        self._write(verdict.profile)
-        profile = verdict.profile
+        profile = self.written[verdict.profile.id] = verdict.profile
         bucket = bucket_of(profile.id)
         if not turn.is_rehearsed:
             place = self._told if len(self.written) > 1 else 0  # whose turn it was matters between people
-            self._event_rows.append(event_row(base, scores, seen, pending, turn.now, turn.rules, place))
+            self._event_rows.append(
+                event_row(bucket, base, scores, seen, pending, turn.now, turn.rules, place)
+            )
         self._told += 1
         pending.decisions = verdict.decisions
         if verdict.sends:
@@ -293,35 +310,22 @@ class Unit:
             for sending in verdict.sends:
                 if sending.candidate.is_action:
                     body = render_body(sending.candidate)
-                    self.sends.append(call_of(sending, body, profile, turn.lease, turn.providers))
+                    self.sends += (call_of(sending, body, profile, turn.lease, turn.providers),)
                     continue
                 if sending.candidate.channel == "in_app":
                     messages[sending.decision.id] = render_in_app(sending.candidate, profile.locale)
                     continue
                 message = messages[sending.decision.id] = render_push(sending.candidate, profile.locale)
-                self.sends.append(send_of(sending, message, profile, turn.lease, turn.providers))
+                self.sends += (send_of(sending, message, profile, turn.lease, turn.providers),)
             pending.decisions = tuple(
                 msgspec.structs.replace(d, message=messages[d.id]) if d.id in messages else d
                 for d in verdict.decisions
             )
         for d in pending.decisions:
             if turn.is_kept(d):
-                self._decision_rows.append(
-                    DecisionRow(
-                        bucket=bucket,
-                        id=d.id,
-                        decided_at=d.decided_at,
-                        profile_id=profile.id,
-                        seq=profile.seq,
-                        outcome=d.outcome.value,
-                        rule=d.rule,
-                        offer=d.offer,
-                        reason=d.reason.value if d.reason else None,
-                        document=msgspec.Raw(_json(d)),
-                    )
-                )
+                self._decision_rows += (decision_row(bucket, profile, d),)
         if pending.timer is not None:
-            self.rung.append(pending.timer)
+            self.rung += (pending.timer,)
         if turn.rules.caps_accounts and seen.event.group_id is not None and verdict.sends:
             self._count_for_account(seen.event.group_id, verdict, seen.event, turn)
         if seen.feeds:
@@ -336,7 +340,7 @@ class Unit:
         """Leaves rows for accounts, whose profiles may not be there yet."""
         for feed in feeds:
             of_account = profile_id_of((ACCOUNT_NAMESPACE, feed.account), self._secret)
-            self.alarms[of_account, feed.timer.id] = feed.timer
+            self.alarms = {**self.alarms, (of_account, feed.timer.id): feed.timer}
             self.feeds = True
 
     def _count_for_account(self, account: str, verdict: Verdict, event: Event, turn: Turn) -> None:
@@ -352,31 +356,34 @@ class Unit:
             document = new_profile(key, self._secret, turn.now)
             named = Identity(*key, event.known_at, event.message_id)
             document = msgspec.structs.replace(document, identities=(named,))
-            self._owners[key], self.links[key] = document.id, (document.id, self._hints.get(key))
+            self._point(key, document.id, self._hints.get(key))
         for contact in counted:
             document = fold.with_contact(document, contact, turn.now - turn.rules.contact_horizon)
         self._write(document)
 
     def _wind(self, profile_id: str, alarms: Alarms) -> None:
-        for identifier in alarms.cancelled:
-            self.alarms[profile_id, identifier] = None
-        for timer in alarms.set:
-            self.alarms[profile_id, timer.id] = timer
+        self.alarms = {
+            **self.alarms,
+            **{(profile_id, identifier): None for identifier in alarms.cancelled},
+            **{(profile_id, timer.id): timer for timer in alarms.set},
+        }
 
     def rows(self, number: int, commit: Commit) -> None:
         """Adds the unit's rows to the tick's, under its number."""
         for profile in self.written.values():
             document = encode_profile(profile)
-            self.documents[profile.id] = document
+            self.committed.append((profile, document))
+            heir = profile.ended.into if profile.ended is not None else None
             place = (number, bucket_of(profile.id), profile.id)
-            commit.profiles.append((*place, profile.version, document, profile.succeeded_by))
+            commit.profiles.append((*place, profile.version, document, heir))
             before = base.audiences if (base := self._base.get(profile.id)) is not None else NOWHERE
             if profile.audiences is not before:
                 commit.members.extend(member_rows(number, before, profile))
             seats = base.accounts if base is not None else {}
             if profile.accounts is not seats and (profile.accounts or seats):
                 commit.members.extend(seat_rows(number, seats, profile))
-        commit.links += link_rows(number, self.links)
+        if self.links:
+            commit.links += link_rows(number, self.links)
         for event in self._event_rows:
             event.unit = number
         commit.events += self._event_rows
@@ -387,14 +394,8 @@ class Unit:
             row = outbox_row(send)
             row.unit = number
             commit.sends.append(row)
-        commit.probes += probe_rows(number, self._probes)
-        commit.timers_done += rung_rows(number, self.rung, self.alarms)
-        commit.timers_set += timer_rows(number, self.alarms)
-
-    def committed(self) -> Iterable[tuple[Profile, bytes]]:
-        """The documents as they now stand in the database."""
-        for profile_id, profile in self.written.items():
-            yield (
-                msgspec.structs.replace(profile, version=profile.version + 1),
-                self.documents[profile_id],
-            )
+        if self._probes:
+            commit.probes += probe_rows(number, self._probes)
+        if self.rung or self.alarms:
+            commit.timers_done += rung_rows(number, self.rung, self.alarms)
+            commit.timers_set += timer_rows(number, self.alarms)

@@ -9,10 +9,19 @@ from typing import Any
 import msgspec
 
 from engine.adapters.postgres.outbox import Call, Push, Send
-from engine.adapters.postgres.rows import EventRow, LinkRow, MemberRow, ProbeRow, RungRow, SendRow, TimerRow
+from engine.adapters.postgres.rows import (
+    DecisionRow,
+    EventRow,
+    LinkRow,
+    MemberRow,
+    ProbeRow,
+    RungRow,
+    SendRow,
+    TimerRow,
+)
 from engine.app.replies import Pending
 from engine.domain.decide import Observation, Sending
-from engine.domain.offers.decisions import Message
+from engine.domain.offers.decisions import Decision, Message
 from engine.domain.offers.rules import RuleSet
 from engine.domain.people.events import Sender
 from engine.domain.people.profiles import (
@@ -182,6 +191,7 @@ def outbox_row(send: Send) -> SendRow:
 
 
 def event_row(
+    bucket: int,
     base: Profile | None,
     scores: Mapping[str, float | None],
     seen: Observation,
@@ -196,7 +206,7 @@ def event_row(
     if place:
         facts["place"] = place
     return EventRow(
-        bucket=bucket_of(profile.id),
+        bucket=bucket,
         profile_id=profile.id,
         seq=profile.seq,
         received_at=event.received_at,
@@ -208,6 +218,21 @@ def event_row(
         body=event,
         facts=facts,
         located=event.location is not None or "newest" in facts or "places" in facts,
+    )
+
+
+def decision_row(bucket: int, profile: Profile, decision: Decision) -> DecisionRow:
+    return DecisionRow(
+        bucket=bucket,
+        id=decision.id,
+        decided_at=decision.decided_at,
+        profile_id=profile.id,
+        seq=profile.seq,
+        outcome=decision.outcome.value,
+        rule=decision.rule,
+        offer=decision.offer,
+        reason=decision.reason.value if decision.reason else None,
+        document=msgspec.Raw(_json(decision)),
     )
 
 

@@ -121,7 +121,8 @@ def sky(rules: RuleSet, seen: Observation, now: datetime, weather: Readings | No
     that the reading is here when something is."""
     if not rules.reads_weather:
         return {}
-    sets_off = [trigger for trigger in seen.triggers if (trigger.kind, trigger.name) in rules.by_trigger]
+    by_trigger = rules.by_trigger
+    sets_off = [trigger for trigger in seen.triggers if (trigger.kind, trigger.name) in by_trigger]
     if not sets_off and weather is None:
         return {}
     location = seen.event.location

@@ -139,7 +139,7 @@ def scope_of(
     return Scope(
         event=readable(event_view(seen.event), seen.profile.consent, rules.workspace),
         profile=computed.profile_view(seen.profile, rules.workspace, now),
-        weather={**seen.sky, **own} if isinstance(own, Mapping) else seen.sky,
+        weather={**seen.sky, **own} if type(own) is dict else seen.sky,
         account=seen.company.view if seen.company is not None else {},
         member=seen.company.member if seen.company is not None else {},
         device={"type": address.type} if address is not None else {},

@@ -48,7 +48,7 @@ __all__ = ["Observation", "Sending", "Trigger", "Verdict", "judge", "observe", "
 TRIGGERS = {Kind.TRACK: TriggerKind.EVENT, Kind.PAGE: TriggerKind.PAGE, Kind.SCREEN: TriggerKind.SCREEN}
 
 
-class Sending(msgspec.Struct, frozen=True):
+class Sending(msgspec.Struct, frozen=True, gc=False):
     """A winner, and the device to send it to; an action goes to none."""
 
     decision: Decision
@@ -60,7 +60,7 @@ class Sending(msgspec.Struct, frozen=True):
         return f"Sending({self.decision!r})"
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class Verdict(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Decisions and the profile with them counted; or the models to ask first, with the scope
     that their inputs are read from."""
 
@@ -81,7 +81,7 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
     if profile.account:
         return companies.observed(rules, profile, event, now)
     workspace, offered = rules.workspace, profile.contacts
-    consent = with_statements(profile.consent, event, workspace)
+    consent = with_statements(profile.consent, event, workspace) if event.consent else profile.consent
     devices = fold.with_device(profile.devices, event, workspace)
     device = devices.get(event.device.id) if event.device is not None else None
     if event.location is not None:
@@ -169,8 +169,11 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
         alarms = account_feeds.of_account(alarms, event.group_id)
     if rules.caps_accounts and profile.contacts is not offered:
         feeds += account_feeds.came_to(msgspec.structs.replace(before, contacts=offered), profile, now)
-    traits, left_out = fold.with_traits(profile.traits, event, workspace)
-    notes += left_out + unjoined
+    traits = profile.traits
+    if event.traits:
+        traits, left_out = fold.with_traits(traits, event, workspace)
+        notes += left_out
+    notes += unjoined
     last_seen = profile.last_seen
     if last_seen < event.timestamp and event.sender is not ENGINE:
         last_seen = event.timestamp

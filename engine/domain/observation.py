@@ -21,7 +21,7 @@ from engine.domain.places.fence_index import Fence
 from engine.domain.views import earlier_view, fence_view
 
 
-class Trigger(msgspec.Struct, frozen=True):
+class Trigger(msgspec.Struct, frozen=True, gc=False):
     """Something that can set rules off: the event itself, or a transition that its fix showed, each
     at its own time. `event` is what expressions see as the event where that is an earlier one;
     `deferred_at` is when the rule was set off and then put off."""
@@ -38,7 +38,7 @@ class Trigger(msgspec.Struct, frozen=True):
         return f"Trigger({self.kind.value!r}, {self.name!r})"
 
 
-class Observation(msgspec.Struct, frozen=True, kw_only=True):
+class Observation(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The profile after the event, the event as it may be kept, what it set off, and the timers that
     it sets and calls off. `past` is what was remembered before the event. Where it hangs on scores
     who is in which audience, `needed` names their models and `scope` what they read; then `settle`

@@ -27,7 +27,7 @@ WITHDRAWN: Final = "$positions_withdrawn"
 _EXACTNESS: Final[Mapping[Precision, int]] = {"none": 0, "city": 1, "neighbourhood": 2, "exact": 3}
 
 
-class Sighting(msgspec.Struct, frozen=True):
+class Sighting(msgspec.Struct, frozen=True, gc=False):
     """The presence after an event, what happened at which fence, the timers of stays, and notes on
     what was not believed."""
 

@@ -61,7 +61,7 @@ class Rejection(msgspec.Struct, frozen=True, rename={"message_id": "messageId"})
     message: str
 
 
-class Received(msgspec.Struct, frozen=True):
+class Received(msgspec.Struct, frozen=True, gc=False):
     """What a body held. Each of its items is in `events` or in `rejected`, by its index.
 
     `rejected_items` are the bytes of the rejected, in the order of `rejected`, cut at 32 KB. They are
@@ -139,7 +139,7 @@ def _read_single(body: bytes, kind: Kind, receipt: Receipt) -> Received:
     if isinstance(item, Refusal):
         write_key = _write_key(label_of(raw).write_key)
         return Received((), (_rejection(0, raw, item),), (raw,), write_key)
-    write_key = _write_key(item.write_key)
+    write_key = _write_key(item.write_key) if item.write_key is not None else None
     event = read_event(item, kind, receipt)
     if isinstance(event, Refusal):
         return Received((), (_rejection(0, raw, event),), (raw,), write_key)

@@ -33,7 +33,7 @@ _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _SPACE = b" \t\r\n"
 
 
-class Item(msgspec.Struct, rename="camel"):
+class Item(msgspec.Struct, gc=False, rename="camel"):
     """The fields of an event that mean something here, each as sent; all others are ignored."""
 
     type: Any = None
@@ -139,7 +139,7 @@ def split_batch(body: bytes) -> Batch:
 
 def single(body: bytes) -> bytes:
     """The one item that `body` is. Raises Unreadable (400) where it cannot be an object."""
-    body = _without_mark(body).strip(_SPACE)
+    body = body.removeprefix(_BYTE_ORDER_MARK).strip(_SPACE)
     if not body.startswith(b"{"):
         raise Unreadable(400, "the body must be a JSON object")
     return body
@@ -158,7 +158,8 @@ def decode_item(raw: bytes) -> Item | Refusal:
             return tolerant
         item = tolerant
     # Each of these three looks at all of it at C speed; the slow walk is for what they find suspicious.
-    if raw.count(b"{") + raw.count(b"[") > DEPTH_MAX or b"\\u0000" in raw:
+    opened = raw.count(b"{") + (raw.count(b"[") if b"[" in raw else 0)
+    if opened > DEPTH_MAX or (b"\\" in raw and b"\\u0000" in raw):
         fault = _fault(msgspec.structs.astuple(item))
         if fault is not None:
             return fault

@@ -55,7 +55,7 @@ _MERGE_FIELDS = {
 }
 
 
-class Receipt(msgspec.Struct, frozen=True, kw_only=True):
+class Receipt(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What the items of one request share: when and from whom it came, and the batch's own fields."""
 
     received_at: datetime
@@ -95,8 +95,7 @@ def read_event(item: Item, kind: Kind, receipt: Receipt) -> Event | Refusal:
     refusal = _missing_id(kind, user_id, anonymous_id, previous_id)
     if refusal is MISSING_IDENTITY and receipt.named_otherwise:
         refusal = None  # what it carries instead is known once it is read
-    if refusal is None:
-        refusal = _long_id(user_id, anonymous_id, previous_id, group_id)
+    refusal = refusal or _long_id(user_id, anonymous_id, previous_id, group_id)
     if refusal is not None:
         return refusal
 
@@ -117,18 +116,21 @@ def read_event(item: Item, kind: Kind, receipt: Receipt) -> Event | Refusal:
     if isinstance(time, Refusal):
         return time
 
-    context = _context(item.context, receipt.context)
+    context = item.context if type(item.context) is dict else {}
+    if receipt.context:
+        context = _over(receipt.context, context)
     location = _location(kind, name, properties, context, time.stated)
     if isinstance(location, Refusal):
         return location
     device = _device(context, user_id, anonymous_id)
     if isinstance(device, Refusal):
         return device
-    consent = take_preferences(context)
+    consent = take_preferences(context) if "consent" in context else {}
     if "consentManagement" in context:
         take_consent_ids(context, consent)
-    traits = _traits(kind, item.traits, properties, context)
-    if traits:
+    traits: dict[str, Any] = {}
+    if item.traits is not None or "traits" in context:
+        traits = _traits(kind, item.traits, properties, context)
         take_consent_traits(traits, consent)
     context.pop("ip", None)
     if receipt.gpc:
@@ -252,12 +254,9 @@ def _name(kind: Kind, item: Item, properties: dict[str, Any]) -> str:
     return identifier(item.name) or identifier(item.event) or identifier(properties.get("name")) or ""
 
 
-def _context(own: Any, shared: Mapping[str, Any]) -> dict[str, Any]:
+def _over(shared: Mapping[str, Any], context: dict[str, Any]) -> dict[str, Any]:
     """The item's context over the batch's, objects such as `device` merged one level deep. The result
     and its objects belong to this event alone: they are taken apart next."""
-    context = own if type(own) is dict else {}
-    if not shared:
-        return context
     merged = {key: {**value} if type(value) is dict else value for key, value in shared.items()}
     for key, value in context.items():
         below = merged.get(key)
@@ -337,7 +336,16 @@ def _device(
 
 def _unsafe_address(device: Device) -> Refusal | None:
     """Ids, tokens and topics go into headers, paths and index keys of others."""
-    together = f"{device.id}{device.type}{device.token}{device.provider}{device.environment}{device.app}"
+    token = device.token or ""  # absent and taken away are neither
+    words = (
+        device.id,
+        token,
+        device.type or "",
+        device.provider or "",
+        device.environment or "",
+        device.app or "",
+    )
+    together = "".join(words)
     if len(together) <= ID_CHARACTERS_MAX and together.isprintable():
         return None
     for field, value, characters in (

@@ -80,7 +80,7 @@ def read_location(fields: Mapping[str, Any], stated_at: datetime | None) -> Loca
         altitude=altitude,
         speed=None if speed is None or speed < 0 else speed,
         heading=None if heading is None or heading < 0 else heading % 360.0,
-        floor=_floor(fields.get("floor")),
+        floor=_floor(fields["floor"]) if "floor" in fields else None,
         is_mock=fields.get("isMock") in (True, "true"),
         at=at,
     )

@@ -11,7 +11,7 @@ import msgspec
 from engine.domain.people.events import Event, Kind, Sender
 
 
-class EventRow(msgspec.Struct, kw_only=True):
+class EventRow(msgspec.Struct, gc=False, kw_only=True):
     """A row of `events`, and of `seen`. `unit` is set when the tick's units are numbered."""
 
     unit: int = 0
@@ -32,7 +32,7 @@ class EventRow(msgspec.Struct, kw_only=True):
         return f"EventRow({self.profile_id}, {self.seq})"
 
 
-class DecisionRow(msgspec.Struct, kw_only=True):
+class DecisionRow(msgspec.Struct, gc=False, kw_only=True):
     """A row of `decisions`."""
 
     unit: int = 0
@@ -51,7 +51,7 @@ class DecisionRow(msgspec.Struct, kw_only=True):
         return f"DecisionRow({self.id})"
 
 
-class SendRow(msgspec.Struct, kw_only=True):
+class SendRow(msgspec.Struct, gc=False, kw_only=True):
     """A row of `outbox`; `lease` is that of the committing engine, None for nobody's."""
 
     unit: int = 0

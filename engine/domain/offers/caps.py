@@ -30,11 +30,12 @@ def zone(name: str | None, default: str) -> ZoneInfo:
 
 def local_view(local: datetime) -> dict[str, Any]:
     """`local.*` of expressions."""
+    text = local.isoformat()  # strftime takes five times as long
     return {
         "hour": local.hour,
         "weekday": WEEKDAYS[local.weekday()],
-        "date": local.date().isoformat(),
-        "time": local.strftime("%H:%M"),
+        "date": text[:10],
+        "time": text[11:16],
     }
 
 

@@ -52,7 +52,7 @@ class Reason(StrEnum):
 ORDER: Mapping[Reason, int] = {reason: position for position, reason in enumerate(Reason)}
 
 
-class Judged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename="camel"):
+class Judged(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True, rename="camel"):
     """One candidate after its gates: `reason` is None for the winner. `numbers` say by how much."""
 
     rule: str
@@ -65,7 +65,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rena
     expected_value: float | None = None
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Message(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """What the person reads, rendered in their language."""
 
     title: str
@@ -77,7 +77,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return "Message(…)"
 
 
-class Decision(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class Decision(msgspec.Struct, frozen=True, gc=False, kw_only=True, rename="camel"):
     """One judgement for an event, channel and placement; the full form of wire.md."""
 
     id: str

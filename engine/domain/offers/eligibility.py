@@ -31,14 +31,14 @@ from engine.domain.people.profiles import Address, Past, Profile
 from engine.domain.places.fence_index import Fence
 
 
-class Stop(msgspec.Struct, frozen=True):
+class Stop(msgspec.Struct, frozen=True, gc=False):
     """Why a candidate goes no further, and by how much."""
 
     reason: Reason
     numbers: Mapping[str, Any] = {}
 
 
-class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+class Candidate(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """An offer that a rule put forward now, with what it may look at. `at` is the trigger's time."""
 
     rule: Rule
@@ -75,7 +75,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         return f"Candidate({self.rule.id!r}, {self.offer.id!r})"
 
 
-class Circumstances(msgspec.Struct, frozen=True, kw_only=True):
+class Circumstances(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What all candidates of one event share. `fences_at_newest` are the fences around the newest
     fix of the same request, None where that is the event's own; `past` is what was remembered before
     the event; `company` is the account that it is of, where anything looks at that; `scores` holds what
@@ -98,7 +98,7 @@ class Circumstances(msgspec.Struct, frozen=True, kw_only=True):
         return "Circumstances(…)"
 
 
-class Worth(msgspec.Struct, frozen=True):
+class Worth(msgspec.Struct, frozen=True, gc=False):
     """A candidate's score. `value` is None for an offer that states none."""
 
     propensity: float | None = None

@@ -30,7 +30,7 @@ UNKNOWN: Final = Unknown()
 NOTHING: Final[Mapping[str, Any]] = {}
 
 
-class Scope(msgspec.Struct, kw_only=True):
+class Scope(msgspec.Struct, gc=False, kw_only=True):
     """The values of the roots. A key that is absent, or present as None, is unknown.
 
     Timestamps are aware UTC datetimes, durations timedeltas. `local` holds hour, weekday ("mon"),

@@ -82,7 +82,7 @@ class Device(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=
         return f"Device(type={self.type!r}, …)"
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Event(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """One thing that happened to one person.
 
     `name` is the track event's, the page's or the screen's name. `timestamp` is the event's time

@@ -34,7 +34,7 @@ EARLIER_OWNERS = 8
 """How many of an identity's former profiles are asked whether they know a message already."""
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class Plan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """What an event does to the graph.
 
     `owner` is the profile that the event belongs to, None for a new one made by `keys[0]`; `merges` are
@@ -75,7 +75,7 @@ def keys_of(event: Event, namespaces: Sequence[Namespace]) -> tuple[IdentityKey,
         elif name == "anonymous_id":
             value = event.anonymous_id
         for path in namespace.sources:
-            if value is None or value == "":
+            if (value is None or value == "") and (path[0] != "traits" or event.traits):
                 value = _at(event, path, name)
         if value is None:
             continue
@@ -195,7 +195,7 @@ def plan(
     """
     if event.previous_id is None:
         owner = owner_of(keys[0])
-        if owner is not None and _knows(owner, keys, event):
+        if owner is not None and _knows(owner, keys[1:], event):
             return Plan(keys=keys, owner=owner.id, used=keys, is_known=True)
     notes: list[str] = []
     previous = _previous_key(event, owner_of, notes)
@@ -265,11 +265,11 @@ def plan(
     )
 
 
-def _knows(profile: Profile, keys: tuple[IdentityKey, ...], event: Event) -> bool:
-    """Whether the profile has all that the event names."""
+def _knows(profile: Profile, others: tuple[IdentityKey, ...], event: Event) -> bool:
+    """Whether the profile has all that the event names beside its strongest key."""
     if event.device is not None and event.device.id not in profile.devices:
         return False
-    return False not in [profile.lists(key) for key in keys]
+    return not [key for key in others if not profile.lists(key)] if others else True
 
 
 def is_full(profile: Profile) -> bool:

@@ -200,7 +200,7 @@ class Ended(msgspec.Struct, frozen=True, gc=False, array_like=True):
         return f"Ended(into={self.into}, …)"
 
 
-class Profile(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Profile(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults=True):
     """Everything known of one person. `version` 0 means not stored yet. `ended`: it is no person of
     its own any more."""
 

@@ -20,7 +20,7 @@ PREFIX = "$"
 """Of the names of events that only the engine itself can send."""
 
 
-class Timer(msgspec.Struct, frozen=True, kw_only=True):
+class Timer(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """An event to come. `id` is one of its profile; `paced` ones may wait for those of people who
     do something now. Whenever it fires, the event's timestamp is `due_at`."""
 
@@ -33,7 +33,7 @@ class Timer(msgspec.Struct, frozen=True, kw_only=True):
         return f"Timer({self.id!r})"
 
 
-class Alarms(msgspec.Struct, frozen=True):
+class Alarms(msgspec.Struct, frozen=True, gc=False):
     """What an event does to the timers of its profile: first `cancelled` by id, then `set`."""
 
     set: tuple[Timer, ...] = ()
