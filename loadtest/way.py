@@ -23,9 +23,10 @@ from engine.adapters.postgres.store import Kept, Lost, Session, Store
 from engine.app import rulesets
 from engine.app.cache import ProfileCache
 from engine.app.clock import system_clock
-from engine.app.ingest import RETENTION, Ingest
+from engine.app.ingest import Ingest
 from engine.app.keys import Keys
 from engine.app.lane import Lane
+from engine.app.requests import RETENTION
 from engine.app.responses import Response
 from engine.app.tick import Pipeline
 from engine.formats.segment import read

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from engine.app.lane import TICK_EVENTS
+from engine.app.lane import BULK_EVENTS, TICK_EVENTS
 from engine.app.replies import Reply
 from tests import lanes
 from tests.lanes import arrival, event, fetch
@@ -90,7 +90,7 @@ async def test_the_events_of_one_request_keep_their_order(postgres_dsn: str) -> 
         await engine.send(event(lanes.Kind.IDENTIFY, user="ada", anonymous="phone"))
     async with lanes.engine(postgres_dsn) as restarted:
         async with held_up(postgres_dsn, "ada"):
-            numbered = [event(name=f"{n:03}", user="ada") for n in range(TICK_EVENTS + 40)]
+            numbered = [event(name=f"{n:03}", user="ada") for n in range(BULK_EVENTS + 40)]
             reply = restarted.submit(*numbered, event(name="last", anonymous="phone"))
             await waits_for_the_lock(postgres_dsn)
             await asyncio.sleep(0.05)
@@ -98,6 +98,18 @@ async def test_the_events_of_one_request_keep_their_order(postgres_dsn: str) -> 
         await asyncio.wait_for(reply.done, 30)
     names = [name for _, name in await log_of(postgres_dsn)]
     assert names == sorted(names)
+
+
+async def test_a_tick_takes_so_many_new_events_and_its_last_request_whole(postgres_dsn: str) -> None:
+    async with lanes.engine(postgres_dsn) as engine:
+        single = [engine.submit(event(name="Open", user=f"u{n}")) for n in range(TICK_EVENTS - 1)]
+        whole = engine.submit(*(event(name=f"{n:03}", user="ada") for n in range(40)))
+        last = engine.submit(event(name="Open", user="bob"))
+        first = engine.lane._next()  # before the lane's own tasks had a turn
+        assert [pending.reply for pending in first.events] == [*single, *[whole] * 40]
+        engine.lane._carried.extend(first.events)
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(reply.done for reply in (*single, whole, last)))
 
 
 async def test_a_closed_lane_ends_what_it_has(postgres_dsn: str) -> None:

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import date, timedelta
+from datetime import date, datetime
 from hashlib import sha256
-from uuid import uuid4
 
 import msgspec
 import structlog
@@ -26,30 +25,25 @@ from engine.app.keys import Keys, key_in
 from engine.app.lane import Lane
 from engine.app.newest import later, newest_fixes
 from engine.app.replies import Interrupted, Overloaded, Pending, Reply
+from engine.app.requests import Named, Request, read_request
 from engine.app.responses import Refused, Response
 from engine.app.ruling import Ruling
 from engine.domain.candidates import NO_SLOTS, Slots
 from engine.domain.offers.decisions import full_form, public_form
-from engine.domain.offers.rules import Namespace
-from engine.domain.people import identity
-from engine.domain.people.events import Event
-from engine.domain.people.profiles import IdentityKey
 from engine.formats import xdm
 from engine.formats.ask import read_ask
 from engine.formats.segment import (
+    BATCH_CALLS,
     BODY_BYTES_MAX,
     Answer,
-    Received,
     Rejection,
     Unreadable,
     decode_body,
-    read,
     write_key_in,
 )
 
 CALLS = ("track", "identify", "screen", "page", "group", "alias", "merge", "batch", "import", "b")
 PATHS = (*(f"/v1/{call}" for call in CALLS), "/b", f"/v1/{xdm.CALL}")
-RETENTION = timedelta(days=396)
 REJECTED_KEPT_PER_KEY_AND_DAY = 1000
 KEYS_SEEN = 1000
 """How many spellings of known keys are remembered, with whether it is a server's: SDKs send the same
@@ -59,7 +53,6 @@ HELD_BYTES = 64 * 1024 * 1024
 
 log = structlog.get_logger()
 
-_MISSING_IDENTITY = "none of the event's ids is of a namespace of this workspace"
 _METHODS = (
     (b"allow", b"POST, OPTIONS"),
     (b"access-control-allow-methods", b"POST, OPTIONS"),
@@ -71,22 +64,6 @@ _TAKEN = Response(200, _encode(Answer(accepted=1)))
 """The answer to most requests."""
 
 Headers = Mapping[bytes, bytes]
-Named = tuple[Event, tuple[IdentityKey, ...]]
-"""An event, and the ids that it is about, strongest first."""
-
-
-class Request(msgspec.Struct, frozen=True):
-    """A body that was read: the events that can be taken, and those that cannot, with their bytes.
-    `size` is in bytes, unzipped."""
-
-    key: str
-    trusted: bool
-    size: int
-    named: Sequence[Named]
-    rejected: Sequence[tuple[Rejection, bytes]]
-
-    def __repr__(self) -> str:
-        return f"Request({len(self.named)} events, {len(self.rejected)} rejected)"
 
 
 class Ingest:
@@ -101,6 +78,7 @@ class Ingest:
         keys: Keys,
         store: Store,
         before: Callable[[bytes], Awaitable[None]] | None = None,
+        most_held_bytes: int = HELD_BYTES,
     ) -> None:
         self._lane = lane
         self._ruling = ruling
@@ -108,6 +86,7 @@ class Ingest:
         self._keys = keys
         self._store = store
         self._before = before
+        self._most_held_bytes = most_held_bytes
         self._held_bytes = 0
         self._full: set[tuple[str, date]] = set()
         self._tasks: set[asyncio.Task[Response]] = set()
@@ -130,13 +109,15 @@ class Ingest:
         call = scope["path"].rsplit("/", 1)[1]
         await respond(send, await self.answer(call, headers, body))
 
-    async def answer(self, call: str, headers: Headers, body: bytes) -> Response:
+    async def answer(
+        self, call: str, headers: Headers, body: bytes, received_at: datetime | None = None
+    ) -> Response:
         """From a body to its answer: read → queue → wait until it is durable."""
         try:
             body, key, trusted, gpc = self._open(headers, body)
             if self._before is not None:
                 await self._before(body)
-            request = self._read(call, body, key, trusted, gpc)
+            request = self._read(call, body, key, trusted, gpc, received_at)
             if request.rejected:
                 await self._keep(request)
             ended: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
@@ -145,7 +126,7 @@ class Ingest:
                 if not ended.done():  # nobody waits any more where the client is gone
                     ended.set_result(response)
 
-            self._submit(request, end)
+            self._hand_over(self._pending(request, end))
             return await ended
         except Refused as refusal:
             return refusal.response
@@ -156,24 +137,55 @@ class Ingest:
             return Refused(500, "this request could not be decided; it was logged").response
 
     def begin(self, call: str, headers: Headers, body: bytes, answer: Callable[[Response], object]) -> None:
-        """The same without a task of its own, where nothing but the commit has to be waited for."""
+        """The same without a task of its own, where nothing but the commit has to be waited for. An event
+        that comes alone is read when its tick takes it: what waits is as small as it came."""
+        received_at = self._clock() if self._before is None else None  # which may set the clock
+        alone = call not in BATCH_CALLS and call != xdm.CALL and received_at is not None
+        if not alone or b"content-encoding" in headers or not body.startswith(b"{"):
+            self._hand_over(self._events(call, headers, body, received_at, answer))
+            return
+        if self._held_bytes + len(body) > self._most_held_bytes:
+            answer(_full().response)
+            return
+
+        def read() -> Sequence[Pending]:
+            self._held_bytes -= len(body)
+            return self._events(call, headers, body, received_at, answer)
+
+        try:
+            self._lane.read_later(read)
+        except Overloaded:
+            answer(_full().response)
+        else:
+            self._held_bytes += len(body)
+
+    def _events(
+        self,
+        call: str,
+        headers: Headers,
+        body: bytes,
+        received_at: datetime | None,
+        answer: Callable[[Response], object],
+    ) -> Sequence[Pending]:
+        """The events of a request that is answered once they are durable; none where it is answered with
+        something else, or where that needs a task of its own."""
         try:
             if self._before is None:
-                request = self._read(call, *self._open(headers, body))
+                request = self._read(call, *self._open(headers, body), received_at)
                 if not request.rejected:
-                    self._submit(request, answer)
-                    return
+                    return self._pending(request, answer)
         except Refused as refusal:
             answer(refusal.response)
-            return
+            return ()
         except Exception:
             log.exception("request_failed")
             answer(Refused(500, "this request could not be decided; it was logged").response)
-            return
-        task = asyncio.create_task(self.answer(call, headers, body))
+            return ()
+        task = asyncio.create_task(self.answer(call, headers, body, received_at))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(lambda ended: ended.cancelled() or answer(ended.result()))
+        return ()
 
     async def decide(self, headers: Headers, body: bytes) -> Response:
         """`POST /v1/decide`: one event, and what the app that sent it has room for."""
@@ -193,8 +205,10 @@ class Ingest:
                 metrics.REJECTED.inc()
                 return _not_taken(request.rejected[0][0])
             reply = Reply(len(request.named))
-            self._queue(request.named, reply, Slots(asked.placements, asked.limit))
+            self._lane.submit(_waiting(request.named, reply, Slots(asked.placements, asked.limit)))
             await reply.done
+        except Overloaded:
+            return _full().response
         except Refused as refusal:
             return refusal.response
         except (StoreError, Interrupted):
@@ -236,57 +250,55 @@ class Ingest:
             self._keys_seen[headers[b"authorization"]] = key, self._keys.trust(key)
         return key
 
-    def _read(self, call: str, body: bytes, key: str, trusted: bool, gpc: bool = False) -> Request:
-        """The events of a body.
+    def _read(
+        self,
+        call: str,
+        body: bytes,
+        key: str,
+        trusted: bool,
+        gpc: bool = False,
+        received_at: datetime | None = None,
+    ) -> Request:
+        """The events of a body, received just now where it is not said when.
 
         Raises:
             Refused: nothing of it can be taken.
         """
         workspace = self._ruling().rules.workspace
-        try:
-            if call == xdm.CALL:
-                received = xdm.read(
-                    body,
-                    received_at=self._clock(),
-                    trusted=trusted,
-                    gpc=gpc,
-                    workspace=workspace,
-                    retention=workspace.retention.get("events", RETENTION),
-                    new_message_id=_new_message_id,
-                )
-            else:
-                received = read(
-                    body,
-                    call=call,
-                    received_at=self._clock(),
-                    trusted=trusted,
-                    gpc=gpc,
-                    server_only=workspace.server_only,
-                    retention=workspace.retention.get("events", RETENTION),
-                    new_message_id=_new_message_id,
-                    namespaces=workspace.namespaces,
-                )
-        except Unreadable as fault:
-            raise Refused(fault.status, str(fault)) from fault
-        named, rejected = _named(received, workspace.namespaces)
-        return Request(key, trusted, len(body), named, rejected)
+        return read_request(call, body, key, trusted, gpc, received_at or self._clock(), workspace)
 
-    def _submit(self, request: Request, answer: Callable[[Response], object]) -> None:
-        """Hands the events to the lane, all or none; `answer` is called once they are durable."""
+    def _pending(self, request: Request, answer: Callable[[Response], object]) -> Sequence[Pending]:
+        """The events for the lane; `answer` is called once they are durable, at once where there are none.
+
+        Raises:
+            Refused: too many bytes wait already.
+        """
         if not request.named:
             answer(self._response(request, None, None))
-            return
-        if self._held_bytes + request.size > HELD_BYTES:
-            raise Refused(503, "the engine is full: nothing was taken, send it again", 1)
+            return ()
+        if self._held_bytes + request.size > self._most_held_bytes:
+            raise _full()
 
         def told(reply: Reply, fault: Exception | None) -> None:
             self._held_bytes -= request.size
             answer(self._response(request, reply, fault))
 
-        self._queue(request.named, Reply(len(request.named), told))
         self._held_bytes += request.size
+        return _waiting(request.named, Reply(len(request.named), told))
+
+    def _hand_over(self, events: Sequence[Pending]) -> None:
+        """Puts a request's events into the lane, all or none."""
+        if events:
+            try:
+                self._lane.submit(events)
+            except Overloaded as fault:
+                events[0].reply.fail(fault)
 
     def _response(self, request: Request, reply: Reply | None, fault: Exception | None) -> Response:
+        if fault is None and reply is not None and reply.is_plain and not request.rejected:
+            return _TAKEN
+        if isinstance(fault, Overloaded):
+            return _full().response
         if isinstance(fault, Interrupted):
             return Refused(503, "the database is away: nothing is confirmed, send it again", 2).response
         if fault is not None:
@@ -294,8 +306,6 @@ class Ingest:
         accepted, duplicates, decisions = 0, 0, []
         if reply is not None:
             accepted, duplicates, decisions = reply.accepted, reply.duplicates, reply.decisions
-        if accepted == 1 and not (duplicates or decisions or request.rejected):
-            return _TAKEN
         if request.rejected:
             metrics.REJECTED.inc(len(request.rejected))
         form = full_form if request.trusted else public_form
@@ -306,24 +316,6 @@ class Ingest:
             decisions=[shown for d in decisions if (shown := form(d)) is not None],
         )
         return Response(200, _encode(answer))
-
-    def _queue(self, named: Sequence[Named], reply: Reply, slots: Slots = NO_SLOTS) -> None:
-        newest = newest_fixes(named) if len(named) > 1 else {}
-        pending = [
-            Pending(
-                event=event,
-                reply=reply,
-                keys=keys,
-                position=position,
-                newest=later(event, newest.get(keys[0])) if newest else None,
-                slots=slots,
-            )
-            for position, (event, keys) in enumerate(named)
-        ]
-        try:
-            self._lane.submit(pending)
-        except Overloaded as fault:
-            raise Refused(503, "the engine is full: nothing was taken, send it again", 1) from fault
 
     async def _keep(self, request: Request) -> None:
         """Keeps what was refused, for whoever wonders where it went."""
@@ -350,29 +342,25 @@ class Ingest:
             self._full = {full for full in self._full if full[1] == now.date()} | {(digest, now.date())}
 
 
-def _named(
-    received: Received, namespaces: Sequence[Namespace]
-) -> tuple[list[Named], list[tuple[Rejection, bytes]]]:
-    """The events with the ids that they are about, and the rejected ones with their bytes: those
-    whose ids this workspace does not know among them."""
-    rejected = list(zip(received.rejected, received.rejected_items, strict=True)) if received.rejected else []
-    named: list[Named] = []
-    for index, event in received.events:
-        keys = identity.keys_of(event, namespaces)
-        if keys:
-            named.append((event, keys))
-        else:
-            rejection = Rejection(index, event.message_id, "missing_identity", _MISSING_IDENTITY)
-            rejected.append((rejection, _encode(event)))
-    if len(rejected) > 1:
-        rejected.sort(key=lambda one: one[0].index)
-    return named, rejected
+def _waiting(named: Sequence[Named], reply: Reply, slots: Slots = NO_SLOTS) -> list[Pending]:
+    newest = newest_fixes(named) if len(named) > 1 else {}
+    return [
+        Pending(
+            event=event,
+            reply=reply,
+            keys=keys,
+            position=position,
+            newest=later(event, newest.get(keys[0])) if newest else None,
+            slots=slots,
+        )
+        for position, (event, keys) in enumerate(named)
+    ]
+
+
+def _full() -> Refused:
+    return Refused(503, "the engine is full: nothing was taken, send it again", 1)
 
 
 def _not_taken(rejection: Rejection) -> Response:
     fault = {"success": False, "code": rejection.code, "message": rejection.message}
     return Response(400, _encode(fault))
-
-
-def _new_message_id() -> str:
-    return uuid4().hex

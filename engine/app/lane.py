@@ -1,6 +1,6 @@
 """The lane: what waits, and the ticks that turn it.
 
-A tick collects whatever arrived while those before it were under way; a single event goes at once.
+A tick takes from what arrived while those before it were under way, in order; a single event goes at once.
 Two are under way at a time: while one commits, the next is decided, so that engine and database do
 not wait for each other. They never concern the same people: an event of somebody whom the other one
 concerns is held until that has ended, and what follows for the same people with it.
@@ -9,10 +9,12 @@ concerns is held until that has ended, and what follows for the same people with
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
+import structlog
 
 from engine.adapters.postgres.store import Kept
 from engine.app.replies import Overloaded, Pending
@@ -21,13 +23,29 @@ from engine.domain.people import identity
 from engine.domain.people.profiles import PROFILE_NAMESPACE
 
 TICKS_AT_ONCE = 2
-TICK_EVENTS = 512
+TICK_EVENTS = 64
+"""New ones of a tick, whatever it carries over from those before. With more, engine and database wait for
+each other, and what a tick touches is no longer in the processor's cache when it is written."""
+BULK_EVENTS = 512
+"""Of a tick that nobody waits for, or that takes a request whole: they share a commit, and a person's
+document is written once for all."""
 QUEUE_EVENTS = 20_000
-FRESH_EVENTS = 64
-"""Of a tick at the least, whatever it carries over from those before."""
-PACED_EVENTS = 32
+PACED_EVENTS = 8
 """Of a tick at the most that nobody waits for, as long as others are there; so that schedules and
 sends of the morning never slow down what phones send, and still get on."""
+
+
+READ_SECONDS = 0.01
+"""For how long a tick reads at a stretch."""
+
+log = structlog.get_logger()
+
+
+class _Unread(msgspec.Struct, eq=False):
+    """An event that waits as the bytes that it came as."""
+
+    read: Callable[[], Sequence[Pending]]
+    reply: None = None
 
 
 class _Tick(msgspec.Struct, eq=False):
@@ -44,17 +62,17 @@ class Lane:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._queue: deque[Pending] = deque()
-        self._paced: deque[Pending] = deque()
-        self._carried: deque[Pending] = deque()
+        self._queue: deque[Pending | _Unread] = deque()
+        self._paced: deque[Pending | _Unread] = deque()
+        self._carried: deque[Pending | _Unread] = deque()
         self._under_way: list[_Tick] = []
         self._idle: list[asyncio.Future[None]] = []
         self._namespaces = pipeline.namespaces
         self._closing = False
+        self._waiting = 0  # events, from when they come until they are answered
 
     def __len__(self) -> int:
-        turning = sum([len(tick.events) + len(tick.held) for tick in self._under_way])
-        return len(self._queue) + len(self._paced) + len(self._carried) + turning
+        return self._waiting
 
     def submit(self, events: Sequence[Pending], *, paced: bool = False) -> None:
         """Puts a request's events into the queue; `paced` ones go behind all others.
@@ -62,9 +80,23 @@ class Lane:
         Raises:
             Overloaded: there is no room; nothing was taken.
         """
-        if self._closing or len(self) + len(events) > QUEUE_EVENTS:
+        if self._closing or self._waiting + len(events) > QUEUE_EVENTS:
             raise Overloaded
+        self._waiting += len(events)
         (self._paced if paced else self._queue).extend(events)
+        self._wake()
+
+    def read_later(self, read: Callable[[], Sequence[Pending]]) -> None:
+        """Puts an event into the queue that is read when a tick takes it, to none or more: so that what
+        waits is as small as it came, and what is read is decided while the processor's cache has it.
+
+        Raises:
+            Overloaded: there is no room; it will not be called.
+        """
+        if self._closing or self._waiting >= QUEUE_EVENTS:
+            raise Overloaded
+        self._waiting += 1
+        self._queue.append(_Unread(read))
         self._wake()
 
     def close(self) -> None:
@@ -87,8 +119,11 @@ class Lane:
                     self._wake()
                 left = await self._pipeline.turn(tick.events, kept, tick.concerns)
                 self._under_way.remove(tick)
+                self._waiting -= len(tick.events) - len(left)
                 self._carried.extend(left)
                 self._carried.extend(tick.held)
+            elif self._queue:  # to read took so long that others have their turn first
+                await asyncio.sleep(0)
             elif self._closing and not self:
                 await kept.close()
                 self._wake()
@@ -103,33 +138,51 @@ class Lane:
             self._name_again()
         tick = _Tick()
         self._take(tick, self._carried, len(self._carried))
-        self._take(tick, self._queue, max(TICK_EVENTS - len(tick.events), FRESH_EVENTS))
+        self._take(tick, self._queue, TICK_EVENTS, BULK_EVENTS)
         if self._paced:
             alone = not (tick.events or self._under_way)
-            self._take(tick, self._paced, TICK_EVENTS if alone else PACED_EVENTS)
+            self._take(tick, self._paced, BULK_EVENTS if alone else PACED_EVENTS)
         return tick
 
-    def _take(self, tick: _Tick, queue: deque[Pending], most: int) -> None:
+    def _take(self, tick: _Tick, queue: deque[Pending | _Unread], most: int, whole: int = 0) -> None:
+        """Takes `most` events out of a queue, and up to `whole` to have all of the last one's request."""
         other = self._under_way[0] if self._under_way else None
-        while queue and most > 0:
+        reply, taken, until = None, 0, time.monotonic() + READ_SECONDS
+        while queue and (taken < most or (taken < whole and queue[0].reply is reply)):
             pending = queue.popleft()
+            if isinstance(pending, _Unread):
+                read = self._read(pending)
+                queue.extendleft(reversed(read))
+                if time.monotonic() > until:
+                    return
+                continue
+            reply = pending.reply
             concerns = self._concerned(pending)
             if other is not None and not other.concerns.isdisjoint(concerns):
-                other.concerns |= concerns
+                other.concerns.update(concerns)
                 other.held.append(pending)
             else:
-                tick.concerns |= concerns
+                tick.concerns.update(concerns)
                 tick.events.append(pending)
-                most -= 1
+                taken += 1
 
-    def _concerned(self, pending: Pending) -> set[object]:
+    def _read(self, unread: _Unread) -> Sequence[Pending]:
+        try:
+            events = unread.read()
+        except Exception:  # what one request does must not end the lane
+            log.exception("request_failed")
+            events = ()
+        self._waiting += len(events) - 1
+        return events
+
+    def _concerned(self, pending: Pending) -> list[object]:
         """What an event names, the profiles that this belongs to as far as is known, and its request,
         whose events keep their order."""
-        keys = identity.lookups(pending.event, pending.keys)
-        concerned: set[object] = {pending.reply, *keys} if pending.ordered else {*keys}
+        keys, owner_of = pending.lookups, self._pipeline.owner
+        concerned: list[object] = [*keys, pending.reply] if pending.ordered else [*keys]
         for key in keys:
-            if (owner := self._pipeline.owner(key)) is not None:
-                concerned.add(owner)
+            if (owner := owner_of(key)) is not None:
+                concerned.append(owner)
         return concerned
 
     def _name_again(self) -> None:
@@ -138,8 +191,8 @@ class Lane:
         if before != self._namespaces:
             held = [pending for tick in self._under_way for pending in tick.held]
             for pending in (*held, *self._carried, *self._queue, *self._paced):
-                if pending.keys[0][0] != PROFILE_NAMESPACE:
-                    pending.keys = identity.keys_of(pending.event, self._namespaces) or pending.keys
+                if isinstance(pending, Pending) and pending.keys[0][0] != PROFILE_NAMESPACE:
+                    pending.name(identity.keys_of(pending.event, self._namespaces) or pending.keys)
 
     def _wake(self) -> None:
         if self._idle:

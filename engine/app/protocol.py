@@ -1,6 +1,6 @@
 """The HTTP connection: uvicorn's, with a short way for events.
 
-A phone's event needs no ASGI cycle: it is read as soon as its body is here, and the tick that made it
+A phone's event needs no ASGI cycle: ingest has it as soon as its body is here, and the tick that made it
 durable writes the answer. Everything else goes uvicorn's way: other paths, other methods, requests
 that ask before they send, and what follows them in a pipeline.
 """
@@ -32,7 +32,7 @@ _HEAD = b"".join(b"%s: %s\r\n" % header for header in HEADERS)
 _STATUS = {status.value: b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
 
 
-class _Posted(msgspec.Struct):
+class _Posted(msgspec.Struct, gc=False):
     """A request for ingest, on its way in. `is_last`: the connection ends with its answer."""
 
     call: str
@@ -55,7 +55,8 @@ class Protocol(HttpToolsProtocol):
     owing_since: float | None = None
     idle_since: float | None = None
     _reading: _Posted | None = None
-    _answering: _Posted | None = None
+    _answering: bool | None = None
+    """While an answer is owed, whether the connection ends with it."""
     _is_ending = False
 
     # reading
@@ -131,7 +132,7 @@ class Protocol(HttpToolsProtocol):
             if len(self._waiting) >= PIPELINED:
                 self.flow.pause_reading()
             return
-        self._answering = posted
+        self._answering = posted.is_last
         if posted.refused is not None:
             self._answer(posted.refused.response)
             return
@@ -140,10 +141,10 @@ class Protocol(HttpToolsProtocol):
 
     def _answer(self, response: Response) -> None:
         """Writes an answer; called by whoever has it, perhaps when the client is gone."""
-        posted, self._answering = self._answering, None
-        if posted is None or self.transport.is_closing():
+        is_last, self._answering = self._answering, None
+        if is_last is None or self.transport.is_closing():
             return
-        ends = posted.is_last or self._is_ending
+        ends = is_last or self._is_ending
         extra = b"".join([b"%s: %s\r\n" % header for header in response.extra])
         if ends and not response.extra:
             extra = b"connection: close\r\n"
