@@ -33,8 +33,6 @@ QUEUE_EVENTS = 20_000
 PACED_EVENTS = 8
 """Of a tick at the most that nobody waits for, as long as others are there; so that schedules and
 sends of the morning never slow down what phones send, and still get on."""
-
-
 READ_SECONDS = 0.01
 """For how long a tick reads at a stretch."""
 
@@ -151,8 +149,7 @@ class Lane:
         while queue and (taken < most or (taken < whole and queue[0].reply is reply)):
             pending = queue.popleft()
             if isinstance(pending, _Unread):
-                read = self._read(pending)
-                queue.extendleft(reversed(read))
+                queue.extendleft(reversed(self._read(pending)))
                 if time.monotonic() > until:
                     return
                 continue
