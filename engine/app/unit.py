@@ -23,6 +23,8 @@ from engine.app.replies import Pending
 from engine.app.turn import Turn
 from engine.app.unit_rows import (
     NOWHERE,
+    Links,
+    Wound,
     call_of,
     decision_row,
     event_row,
@@ -56,11 +58,9 @@ from engine.domain.people.profiles import (
     new_profile,
     profile_id_of,
 )
-from engine.domain.people.timers import NO_ALARMS, Alarms, Timer
+from engine.domain.people.timers import NO_ALARMS, Alarms
 from engine.domain.sharing.changes import OUTCOMES
 
-Links = Mapping[IdentityKey, tuple[str, str | None]]
-Wound = Mapping[tuple[str, str], Timer | None]
 NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 
 
@@ -89,10 +89,8 @@ class Unit:
         self.feeds = False
         """Whether something is left for accounts."""
         self.links: Links = NOTHING
-        """The profile that each key is to point to, and the one that it points to as yet."""
         self.rung: tuple[tuple[int, str, str, datetime], ...] = ()
         self.alarms: Wound = NOTHING
-        """What this tick leaves of timers, by profile and id: set or moved, None for called off."""
         self._base = profiles
         self._hints = hints
         self._secret = secret

@@ -43,6 +43,11 @@ PROVIDERS = {"ios": "apns", "web": "webpush"}
 NOWHERE = Membership()
 """In no audience: of somebody who was not there before."""
 
+Links = Mapping[IdentityKey, tuple[str, str | None]]
+"""The profile that each key is to point to, and the one that it points to as yet."""
+Wound = Mapping[tuple[str, str], Timer | None]
+"""What a tick leaves of timers, by profile and id: set or moved, None for called off."""
+
 _json = msgspec.json.Encoder().encode
 
 
@@ -70,7 +75,7 @@ def seat_rows(number: int, before: Mapping[str, Seat], profile: Profile) -> Iter
             )
 
 
-def link_rows(number: int, links: Mapping[IdentityKey, tuple[str, str | None]]) -> Iterable[LinkRow]:
+def link_rows(number: int, links: Links) -> Iterable[LinkRow]:
     """What identities point to from now on."""
     for key, (profile_id, previous_id) in links.items():
         yield LinkRow(
@@ -94,7 +99,7 @@ def probe_rows(number: int, probes: Iterable[tuple[str, Sender, str]]) -> Iterab
 def rung_rows(
     number: int,
     rung: Iterable[tuple[int, str, str, datetime]],
-    alarms: Mapping[tuple[str, str], Timer | None],
+    alarms: Wound,
 ) -> Iterable[RungRow]:
     """The timers that fired or were called off."""
     for bucket, profile_id, identifier, due_at in rung:
@@ -105,7 +110,7 @@ def rung_rows(
             yield RungRow(unit=number, bucket=bucket_of(profile_id), profile_id=profile_id, id=identifier)
 
 
-def timer_rows(number: int, alarms: Mapping[tuple[str, str], Timer | None]) -> Iterable[TimerRow]:
+def timer_rows(number: int, alarms: Wound) -> Iterable[TimerRow]:
     """The timers that were set or moved."""
     for (profile_id, identifier), timer in alarms.items():
         if timer is not None:
