@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
 
@@ -12,7 +13,7 @@ import pytest
 
 from engine.app.ingest import HELD_BYTES, Ingest
 from engine.app.keys import Keys
-from engine.app.lane import QUEUE_EVENTS, READ_SECONDS, TICK_EVENTS, TICKS_AT_ONCE
+from engine.app.lane import QUEUE_EVENTS, READ_SECONDS, TICK_EVENTS, TICKS_AT_ONCE, Unread
 from engine.app.replies import Overloaded, Pending, Reply
 from engine.app.responses import Response
 from engine.app.ruling import Ruling
@@ -35,6 +36,17 @@ def ingest_of(engine: lanes.Engine, most_held_bytes: int = HELD_BYTES) -> Ingest
 
 def opened(message: str) -> dict[str, str]:
     return {"type": "track", "event": "Open", "userId": "ada", "messageId": message}
+
+
+class Later(Unread):
+    what: Callable[[], Pending | None]
+
+    def read(self) -> Pending | None:
+        return self.what()
+
+
+def nothing() -> None:
+    """What holds no event."""
 
 
 class Answers:
@@ -61,13 +73,13 @@ async def test_what_waits_is_read_when_a_tick_has_room_for_it(postgres_dsn: str)
     async with lanes.engine(postgres_dsn) as engine:
         replies: list[Reply] = []
 
-        def read(number: int) -> list[Pending]:
+        def read(number: int) -> Pending:
             replies.append(Reply(1))
             opening = event(name=f"{number:03}", user=f"p{number}")
-            return [Pending(event=opening, reply=replies[-1], keys=(("user_id", f"p{number}"),))]
+            return Pending(event=opening, reply=replies[-1], keys=(("user_id", f"p{number}"),))
 
         for number in range(3 * TICK_EVENTS):
-            engine.lane.read_later(partial(read, number))
+            engine.lane.read_later(Later(partial(read, number)))
         first = engine.lane._next()  # before the lane's own tasks had a turn
         assert [pending.event.name for pending in first.events] == [f"{n:03}" for n in range(TICK_EVENTS)]
         assert len(replies) == TICK_EVENTS
@@ -85,9 +97,9 @@ async def test_a_full_lane_refuses_what_would_have_to_wait(postgres_dsn: str) ->
     async with lanes.engine(postgres_dsn) as engine:
         answers, app = Answers(), ingest_of(engine)
         for _ in range(QUEUE_EVENTS):
-            engine.lane.read_later(list)
+            engine.lane.read_later(Later(nothing))
         with pytest.raises(Overloaded):
-            engine.lane.read_later(list)
+            engine.lane.read_later(Later(nothing))
         with pytest.raises(Overloaded):
             engine.submit(event(name="Open", user="bob"))
         app.begin("track", HEADERS, json.dumps(opened("1")).encode(), answers)
@@ -153,11 +165,11 @@ async def test_events_keep_their_order_whichever_way_they_come(postgres_dsn: str
 
 
 async def test_a_request_that_cannot_be_read_does_not_hold_up_others(postgres_dsn: str) -> None:
-    def fails() -> list[Pending]:
+    def fails() -> Pending | None:
         raise RuntimeError("a defect")
 
     async with lanes.engine(postgres_dsn) as engine:
-        engine.lane.read_later(fails)
+        engine.lane.read_later(Later(fails))
         await engine.send(event(name="Open", user="ada"))
         assert len(engine.lane) == 0
 
@@ -166,17 +178,16 @@ async def test_nobody_waits_for_a_flood_of_requests_that_hold_nothing(postgres_d
     """Other connections have their turn in between, also while no tick comes of it."""
     turns = 0
 
-    def slow() -> list[Pending]:
+    def slow() -> None:
         until = time.monotonic() + READ_SECONDS
         while time.monotonic() <= until:
             pass
         seen.append(turns)
-        return []
 
     async with lanes.engine(postgres_dsn) as engine:
         seen: list[int] = []
         for _ in range(5):
-            engine.lane.read_later(slow)
+            engine.lane.read_later(Later(slow))
         while len(engine.lane):
             turns += 1
             await asyncio.sleep(0)

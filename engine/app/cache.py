@@ -71,18 +71,18 @@ class ProfileCache:
         if profile.ended is not None:
             self.evict(profile.id)
             return
-        keys = profile.keys
-        entry = self._entries.pop(profile.id, None)
-        if entry is not None:
-            self._bytes -= entry.size
-            if entry.keys != keys:
-                self._unlink(profile.id, entry.keys)
-        if entry is None or entry.keys != keys:
-            for key in keys:
-                self._links[key] = profile.id
+        profile_id, keys = profile.id, profile.keys
         size = len(document) + _OVERHEAD_BYTES + _LINK_BYTES * len(keys)
-        self._entries[profile.id] = _Entry(document, profile.version, keys, size)
-        self._bytes += size
+        entry = self._entries.pop(profile_id, None)
+        if entry is None:
+            entry = _Entry(document, profile.version, (), 0)
+        if entry.keys != keys:
+            self._unlink(profile_id, entry.keys)
+            self._links.update(dict.fromkeys(keys, profile_id))
+            entry.keys = keys
+        self._bytes += size - entry.size
+        entry.document, entry.version, entry.size = document, profile.version, size
+        self._entries[profile_id] = entry
         self._remember_decoded(profile, len(document))
         while self._bytes > self._max_bytes and self._entries:
             self.evict(next(iter(self._entries)))

@@ -22,10 +22,10 @@ from engine.app import metrics
 from engine.app.asgi import body_of, respond, too_large
 from engine.app.clock import Clock
 from engine.app.keys import Keys, key_in
-from engine.app.lane import Lane
+from engine.app.lane import Lane, Unread
 from engine.app.newest import later, newest_fixes
 from engine.app.replies import Interrupted, Overloaded, Pending, Reply
-from engine.app.requests import Named, Request, read_request
+from engine.app.requests import Named, Request, read_named, read_request
 from engine.app.responses import Refused, Response
 from engine.app.ruling import Ruling
 from engine.domain.candidates import NO_SLOTS, Slots
@@ -60,7 +60,7 @@ _METHODS = (
     (b"access-control-max-age", b"86400"),
 )
 _encode = msgspec.json.Encoder().encode
-_TAKEN = Response(200, _encode(Answer(accepted=1)))
+TAKEN = Response(200, _encode(Answer(accepted=1)))
 """The answer to most requests."""
 
 Headers = Mapping[bytes, bytes]
@@ -140,24 +140,44 @@ class Ingest:
         """The same without a task of its own, where nothing but the commit has to be waited for. An event
         that comes alone is read when its tick takes it: what waits is as small as it came."""
         received_at = self._clock() if self._before is None else None  # which may set the clock
-        alone = call not in BATCH_CALLS and call != xdm.CALL and received_at is not None
-        if not alone or b"content-encoding" in headers or not body.startswith(b"{"):
+        if (
+            received_at is None
+            or call in BATCH_CALLS
+            or call == xdm.CALL
+            or b"content-encoding" in headers
+            or not body.startswith(b"{")
+        ):
             self._hand_over(self._events(call, headers, body, received_at, answer))
-            return
-        if self._held_bytes + len(body) > self._most_held_bytes:
-            answer(_full().response)
-            return
-
-        def read() -> Sequence[Pending]:
-            self._held_bytes -= len(body)
-            return self._events(call, headers, body, received_at, answer)
-
-        try:
-            self._lane.read_later(read)
-        except Overloaded:
+        elif self._held_bytes + len(body) > self._most_held_bytes:
             answer(_full().response)
         else:
-            self._held_bytes += len(body)
+            try:
+                self._lane.read_later(_Alone(self, call, headers, body, received_at, answer))
+            except Overloaded:
+                answer(_full().response)
+            else:
+                self._held_bytes += len(body)
+
+    def _read_alone(self, alone: _Alone) -> Pending | None:
+        """What came alone and waited as bytes, which are held until it is answered."""
+        try:
+            _, _, alone.trusted, gpc = self._open(alone.headers, alone.body)
+            workspace = self._ruling().rules.workspace
+            named = read_named(alone.call, alone.body, alone.trusted, gpc, alone.received_at, workspace)
+        except Exception:
+            named = None
+        if named is not None:
+            return Pending(event=named[0], reply=Reply(1, alone.told), keys=named[1])
+        self._held_bytes -= len(alone.body)  # the longer way says what is wrong with it
+        events = self._events(alone.call, alone.headers, alone.body, alone.received_at, alone.answer)
+        return events[0] if events else None
+
+    def _answer_alone(self, alone: _Alone, reply: Reply, fault: Exception | None) -> None:
+        self._held_bytes -= len(alone.body)
+        if fault is None and reply.is_plain:
+            alone.answer(TAKEN)
+        else:
+            alone.answer(self._response(alone.trusted, (), reply, fault))
 
     def _events(
         self,
@@ -274,14 +294,14 @@ class Ingest:
             Refused: too many bytes wait already.
         """
         if not request.named:
-            answer(self._response(request, None, None))
+            answer(self._response(request.trusted, request.rejected, None, None))
             return ()
         if self._held_bytes + request.size > self._most_held_bytes:
             raise _full()
 
         def told(reply: Reply, fault: Exception | None) -> None:
             self._held_bytes -= request.size
-            answer(self._response(request, reply, fault))
+            answer(self._response(request.trusted, request.rejected, reply, fault))
 
         self._held_bytes += request.size
         return _waiting(request.named, Reply(len(request.named), told))
@@ -294,9 +314,13 @@ class Ingest:
             except Overloaded as fault:
                 events[0].reply.fail(fault)
 
-    def _response(self, request: Request, reply: Reply | None, fault: Exception | None) -> Response:
-        if fault is None and reply is not None and reply.is_plain and not request.rejected:
-            return _TAKEN
+    def _response(
+        self,
+        trusted: bool,
+        rejected: Sequence[tuple[Rejection, bytes]],
+        reply: Reply | None,
+        fault: Exception | None,
+    ) -> Response:
         if isinstance(fault, Overloaded):
             return _full().response
         if isinstance(fault, Interrupted):
@@ -306,13 +330,13 @@ class Ingest:
         accepted, duplicates, decisions = 0, 0, []
         if reply is not None:
             accepted, duplicates, decisions = reply.accepted, reply.duplicates, reply.decisions
-        if request.rejected:
-            metrics.REJECTED.inc(len(request.rejected))
-        form = full_form if request.trusted else public_form
+        if rejected:
+            metrics.REJECTED.inc(len(rejected))
+        form = full_form if trusted else public_form
         answer = Answer(
             accepted=accepted,
             duplicates=duplicates,
-            rejected=tuple([rejection for rejection, _ in request.rejected]),
+            rejected=tuple([rejection for rejection, _ in rejected]),
             decisions=[shown for d in decisions if (shown := form(d)) is not None],
         )
         return Response(200, _encode(answer))
@@ -340,6 +364,24 @@ class Ingest:
         if counted >= REJECTED_KEPT_PER_KEY_AND_DAY:
             # No more of that key are kept today: they are not worth a write each.
             self._full = {full for full in self._full if full[1] == now.date()} | {(digest, now.date())}
+
+
+class _Alone(Unread):
+    """A request with one event, from when it came until it is answered."""
+
+    ingest: Ingest
+    call: str
+    headers: Headers
+    body: bytes
+    received_at: datetime
+    answer: Callable[[Response], object]
+    trusted: bool = False
+
+    def read(self) -> Pending | None:
+        return self.ingest._read_alone(self)
+
+    def told(self, reply: Reply, fault: Exception | None) -> None:
+        self.ingest._answer_alone(self, reply, fault)
 
 
 def _waiting(named: Sequence[Named], reply: Reply, slots: Slots = NO_SLOTS) -> list[Pending]:

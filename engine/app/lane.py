@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import ClassVar
 
 import msgspec
 import structlog
@@ -39,11 +40,14 @@ READ_SECONDS = 0.01
 log = structlog.get_logger()
 
 
-class _Unread(msgspec.Struct, eq=False):
+class Unread(msgspec.Struct, eq=False):
     """An event that waits as the bytes that it came as."""
 
-    read: Callable[[], Sequence[Pending]]
-    reply: None = None
+    reply: ClassVar[None] = None
+
+    def read(self) -> Pending | None:
+        """The event; None where there is nothing to decide."""
+        raise NotImplementedError
 
 
 class _Tick(msgspec.Struct, eq=False):
@@ -60,9 +64,9 @@ class Lane:
 
     def __init__(self, pipeline: Pipeline) -> None:
         self._pipeline = pipeline
-        self._queue: deque[Pending | _Unread] = deque()
-        self._paced: deque[Pending | _Unread] = deque()
-        self._carried: deque[Pending | _Unread] = deque()
+        self._queue: deque[Pending | Unread] = deque()
+        self._paced: deque[Pending | Unread] = deque()
+        self._carried: deque[Pending | Unread] = deque()
         self._under_way: list[_Tick] = []
         self._idle: list[asyncio.Future[None]] = []
         self._namespaces = pipeline.namespaces
@@ -84,17 +88,17 @@ class Lane:
         (self._paced if paced else self._queue).extend(events)
         self._wake()
 
-    def read_later(self, read: Callable[[], Sequence[Pending]]) -> None:
-        """Puts an event into the queue that is read when a tick takes it, to none or more: so that what
-        waits is as small as it came, and what is read is decided while the processor's cache has it.
+    def read_later(self, unread: Unread) -> None:
+        """Puts an event into the queue that is read when a tick takes it: so that what waits is as small
+        as it came, and what is read is decided while the processor's cache has it.
 
         Raises:
-            Overloaded: there is no room; it will not be called.
+            Overloaded: there is no room; it will not be read.
         """
         if self._closing or self._waiting >= QUEUE_EVENTS:
             raise Overloaded
         self._waiting += 1
-        self._queue.append(_Unread(read))
+        self._queue.append(unread)
         self._wake()
 
     def close(self) -> None:
@@ -142,17 +146,19 @@ class Lane:
             self._take(tick, self._paced, BULK_EVENTS if alone else PACED_EVENTS)
         return tick
 
-    def _take(self, tick: _Tick, queue: deque[Pending | _Unread], most: int, whole: int = 0) -> None:
+    def _take(self, tick: _Tick, queue: deque[Pending | Unread], most: int, whole: int = 0) -> None:
         """Takes `most` events out of a queue, and up to `whole` to have all of the last one's request."""
         other = self._under_way[0] if self._under_way else None
         reply, taken, until = None, 0, time.monotonic() + READ_SECONDS
         while queue and (taken < most or (taken < whole and queue[0].reply is reply)):
             pending = queue.popleft()
-            if isinstance(pending, _Unread):
-                queue.extendleft(reversed(self._read(pending)))
+            if isinstance(pending, Unread):
+                read = self._read(pending)
                 if time.monotonic() > until:
-                    return
-                continue
+                    most = whole = 0
+                if read is None:
+                    continue
+                pending = read
             reply = pending.reply
             concerns = self._concerned(pending)
             if other is not None and not other.concerns.isdisjoint(concerns):
@@ -163,23 +169,24 @@ class Lane:
                 tick.events.append(pending)
                 taken += 1
 
-    def _read(self, unread: _Unread) -> Sequence[Pending]:
+    def _read(self, unread: Unread) -> Pending | None:
+        pending = None
         try:
-            events = unread.read()
+            pending = unread.read()
         except Exception:  # what one request does must not end the lane
             log.exception("request_failed")
-            events = ()
-        self._waiting += len(events) - 1
-        return events
+        if pending is None:
+            self._waiting -= 1
+        return pending
 
-    def _concerned(self, pending: Pending) -> list[object]:
+    def _concerned(self, pending: Pending) -> set[object]:
         """What an event names, the profiles that this belongs to as far as is known, and its request,
         whose events keep their order."""
-        keys, owner_of = pending.lookups, self._pipeline.owner
-        concerned: list[object] = [*keys, pending.reply] if pending.ordered else [*keys]
-        for key in keys:
-            if (owner := owner_of(key)) is not None:
-                concerned.append(owner)
+        keys = pending.lookups
+        concerned: set[object] = {*keys, *map(self._pipeline.owner, keys)}
+        concerned.discard(None)
+        if pending.ordered:
+            concerned.add(pending.reply)
         return concerned
 
     def _name_again(self) -> None:

@@ -16,7 +16,7 @@ from http import HTTPStatus
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from engine.app.ingest import PATHS, Ingest
+from engine.app.ingest import PATHS, TAKEN, Ingest
 from engine.app.responses import HEADERS, Refused, Response
 from engine.formats.segment import BODY_BYTES_MAX
 
@@ -30,6 +30,18 @@ PIPELINED = 16
 _CALLS = {path.encode(): path.rsplit("/", 1)[1] for path in PATHS}
 _HEAD = b"".join(b"%s: %s\r\n" % header for header in HEADERS)
 _STATUS = {status.value: b"HTTP/1.1 %d %s\r\n" % (status, status.phrase.encode()) for status in HTTPStatus}
+
+
+def _written(response: Response, ends: bool) -> bytes:
+    """An answer as it goes over the wire; `ends`: the connection with it."""
+    extra = b"".join([b"%s: %s\r\n" % header for header in response.extra])
+    if ends and not response.extra:
+        extra = b"connection: close\r\n"
+    length = b"content-length: %d\r\n\r\n" % len(response.body)
+    return b"".join((_STATUS[response.status], _HEAD, extra, length, response.body))
+
+
+_TAKEN = _written(TAKEN, False)
 
 
 class _Posted(msgspec.Struct, gc=False):
@@ -145,11 +157,7 @@ class Protocol(HttpToolsProtocol):
         if is_last is None or self.transport.is_closing():
             return
         ends = is_last or self._is_ending
-        extra = b"".join([b"%s: %s\r\n" % header for header in response.extra])
-        if ends and not response.extra:
-            extra = b"connection: close\r\n"
-        length = b"content-length: %d\r\n\r\n" % len(response.body)
-        self.transport.write(b"".join((_STATUS[response.status], _HEAD, extra, length, response.body)))
+        self.transport.write(_TAKEN if response is TAKEN and not ends else _written(response, ends))
         if ends:
             self.transport.close()
         elif self._waiting:

@@ -298,10 +298,11 @@ class Rehearsal:
     def _commit(self, unit: Unit, told: dict[int, Told], now: datetime) -> list[Pending]:
         """Takes over what the unit wrote; answers the events to decide again or still to decide."""
         seen = self._seen
-        hits = [message for message in unit.asked if message in seen]
+        asked = unit.asked
+        hits = [message for message in asked if message in seen]
         if hits:
             for message in hits:
-                for pending in unit.asked[message]:
+                for pending in asked[message]:
                     pending.stored_seq = (message[0], 0)
                     pending.decisions = seen[message][0]
             for pending in unit.done:

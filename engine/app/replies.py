@@ -25,27 +25,28 @@ class Interrupted(Exception):
     """The database went away while events were under way: some may be stored; send them again."""
 
 
-class Reply:
+class Reply(msgspec.Struct, eq=False):
     """The answer to one request, complete when each of its events is durable.
 
     `told` is called then, with the fault if there was one; where it is not given, `done` can be
     awaited instead.
     """
 
-    __slots__ = ("_decisions", "_done", "_ended", "_outstanding", "_told", "accepted", "duplicates")
-
-    def __init__(self, events: int, told: Callable[[Reply, Exception | None], None] | None = None) -> None:
-        self._told = told
-        self._done = asyncio.get_running_loop().create_future() if told is None else None
-        self._ended = False
-        self.accepted = 0
-        self.duplicates = 0
-        self._outstanding = events
-        self._decisions: dict[int, Sequence[Decision]] | None = None
+    outstanding: int
+    told: Callable[[Reply, Exception | None], None] | None = None
+    accepted: int = 0
+    duplicates: int = 0
+    _ended: bool = False
+    _fault: Exception | None = None
+    _done: asyncio.Future[None] | None = None
+    _decisions: dict[int, Sequence[Decision]] | None = None
 
     @property
     def done(self) -> asyncio.Future[None]:
-        assert self._done is not None
+        if self._done is None:
+            self._done = asyncio.get_running_loop().create_future()
+            if self._ended:
+                self._settle()
         return self._done
 
     @property
@@ -68,8 +69,8 @@ class Reply:
         if decisions:
             self._decisions = self._decisions or {}
             self._decisions[position] = decisions
-        self._outstanding -= 1
-        if self._outstanding == 0:
+        self.outstanding -= 1
+        if self.outstanding == 0:
             self._end(None)
 
     def fail(self, fault: Exception) -> None:
@@ -79,13 +80,21 @@ class Reply:
         if self._ended:
             return
         self._ended = True
-        if self._told is not None:
-            self._told(self, fault)
-        elif self._done is not None and not self._done.done():
-            if fault is None:
-                self._done.set_result(None)
-            else:
-                self._done.set_exception(fault)
+        if self.told is not None:
+            self.told(self, fault)
+            return
+        self._fault = fault
+        if self._done is not None:
+            self._settle()
+
+    def _settle(self) -> None:
+        assert self._done is not None
+        if self._done.done():
+            return
+        if self._fault is None:
+            self._done.set_result(None)
+        else:
+            self._done.set_exception(self._fault)
 
 
 class Pending(msgspec.Struct, kw_only=True):

@@ -14,7 +14,7 @@ from engine.domain.people import identity
 from engine.domain.people.events import Event
 from engine.domain.people.profiles import IdentityKey
 from engine.formats import xdm
-from engine.formats.segment import Received, Rejection, Unreadable, read
+from engine.formats.segment import Receipt, Received, Rejection, Unreadable, read, read_alone
 
 RETENTION = timedelta(days=396)
 
@@ -37,6 +37,33 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 
     def __repr__(self) -> str:
         return f"Request({len(self.named)} events, {len(self.rejected)} rejected)"
+
+
+def read_named(
+    call: str, body: bytes, trusted: bool, gpc: bool, received_at: datetime, workspace: Workspace
+) -> Named | None:
+    """The event of a body that holds nothing else, with the ids that it is about; None where something
+    is to be said against it, which `read_request` does. Most requests are read by it, in two thirds of
+    the time.
+
+    Raises:
+        Unreadable: as `read_request` says, too.
+    """
+    namespaces = workspace.namespaces
+    receipt = Receipt(
+        received_at=received_at,
+        retention=workspace.retention.get("events", RETENTION),
+        trusted=trusted,
+        gpc=gpc,
+        server_only=workspace.server_only,
+        new_message_id=_new_message_id,
+        namespaces=namespaces,
+    )
+    event = read_alone(body, call, receipt)
+    if event is None:
+        return None
+    keys = identity.keys_of(event, namespaces)
+    return (event, keys) if keys else None
 
 
 def read_request(

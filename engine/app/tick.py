@@ -210,17 +210,12 @@ class Pipeline:
         self, batch: list[Pending], session: Session, now: datetime, concerns: set[object]
     ) -> list[Unit]:
         """Documents of everyone whom the batch can touch, by connected components."""
-        asked: list[Asked] = []
+        asked = [Asked(pending, pending.lookups) for pending in batch]
         hints: dict[IdentityKey, str] = {}
         unknown: dict[IdentityKey, None] = {}
         owner_of = self.owner
-        by_profile = lost = False
-        for pending in batch:
-            lookups = pending.lookups
-            asked.append(Asked(pending, lookups))
-            by_profile = by_profile or lookups[0][0] == PROFILE_NAMESPACE
-            lost = lost or pending.losses > 0
-            for key in lookups:
+        for one in asked:
+            for key in one.lookups:
                 if (owner := owner_of(key)) is not None:
                     hints[key] = owner
                 else:
@@ -234,11 +229,12 @@ class Pipeline:
         # An event that lost may have met a profile under the id that it would create.
         taken = [
             new_profile(p.keys[0], self._secret, now, generation).id
-            for p in (batch if lost else ())
+            for p in batch
+            if p.losses
             for generation in range(p.losses)
         ]
         profiles = await self._profiles(hints, unknown, taken, session)
-        if by_profile:
+        if [one for one in asked if one.lookups[0][0] == PROFILE_NAMESPACE]:
             asked = await succeeded(
                 asked, hints, profiles, lambda hint: self._profiles(hint, {}, (), session)
             )
@@ -372,8 +368,9 @@ class Pipeline:
     def _again(self, unit: Unit, hits: Sequence[tuple[str, str, str, int]]) -> list[Pending]:
         """What a unit that was not written leaves: all its events, those stored before marked."""
         # A message that is known under two ids was brought over: the one that stays has its decisions.
+        asked = unit.asked if hits else {}
         for profile, sender, message, seq in sorted(hits, key=lambda hit: hit[0] in unit.written):
-            for pending in unit.asked.get((profile, sender, message), ()):
+            for pending in asked.get((profile, sender, message), ()):
                 pending.stored_seq = (profile, seq)
         for profile_id in unit.written:
             self._cache.evict(profile_id)

@@ -59,47 +59,38 @@ from engine.domain.people.profiles import (
     profile_id_of,
 )
 from engine.domain.people.timers import NO_ALARMS, Alarms
-from engine.domain.sharing.changes import OUTCOMES
 
 NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})
 
 
-class Unit:
-    """Overlay of documents over what was loaded: the only place where a tick's state changes."""
+class Unit(msgspec.Struct, eq=False):
+    """Overlay of documents over what was loaded: the only place where a tick's state changes.
 
-    def __init__(
-        self,
-        events: Sequence[Asked],
-        profiles: Mapping[str, Profile],
-        hints: Mapping[IdentityKey, str],
-        secret: bytes,
-        shared: Sequence[Shared] = (),
-    ) -> None:
-        # What few events need is a value that is replaced: a unit is made for nearly every event, and all
-        # those empty containers were 4 % of all that is done for one.
-        self.events = events
-        self.done: list[Pending] = []
-        self.sends: tuple[Send, ...] = ()
-        self.written: dict[str, Profile] = {}
-        self.committed: list[tuple[Profile, bytes]] = []
-        """What its rows write, with the documents, under versions one higher."""
-        self.asked: dict[tuple[str, str, str], list[Pending]] = {}
-        """The events by profile, sender and message under which they may be stored already."""
-        self.stopped = False
-        self.feeds = False
-        """Whether something is left for accounts."""
-        self.links: Links = NOTHING
-        self.rung: tuple[tuple[int, str, str, datetime], ...] = ()
-        self.alarms: Wound = NOTHING
-        self._base = profiles
-        self._hints = hints
-        self._secret = secret
-        self._shared = shared
-        self._seen: dict[tuple[str, str, str], Pending] | None = {} if len(events) > 1 else None
-        self._told = 0
-        self._event_rows: list[EventRow] = []
-        self._decision_rows: tuple[DecisionRow, ...] = ()
-        self._probes: tuple[tuple[str, Sender, str], ...] = ()
+    One is made for nearly every event: what few events need is no container, but a value that is replaced.
+    """
+
+    events: Sequence[Asked]
+    _base: Mapping[str, Profile]
+    _hints: Mapping[IdentityKey, str]
+    _secret: bytes
+    _shared: Sequence[Shared] = ()
+    done: list[Pending] = []
+    sends: tuple[Send, ...] = ()
+    written: dict[str, Profile] = {}
+    committed: list[tuple[Profile, bytes]] = []
+    """What its rows write, with the documents, under versions one higher."""
+    stopped: bool = False
+    feeds: bool = False
+    """Whether something is left for accounts."""
+    links: Links = NOTHING
+    rung: tuple[tuple[int, str, str, datetime], ...] = ()
+    alarms: Wound = NOTHING
+    event_rows: list[EventRow] = []
+    _seen: dict[tuple[str, str, str], Pending] = {}
+    _asked: list[tuple[tuple[str, str, str], Pending]] = []
+    _told: int = 0
+    _decision_rows: tuple[DecisionRow, ...] = ()
+    _probes: tuple[tuple[str, Sender, str], ...] = ()
 
     @property
     def left(self) -> list[Pending]:
@@ -112,17 +103,20 @@ class Unit:
             return None
         return self.events[len(self.done)]
 
+    @property
+    def asked(self) -> dict[tuple[str, str, str], list[Pending]]:
+        """The events by profile, sender and message under which they may be stored already."""
+        found: dict[tuple[str, str, str], list[Pending]] = {}
+        for message, pending in self._asked:
+            found.setdefault(message, []).append(pending)
+        return found
+
     def profile(self, profile_id: str) -> Profile | None:
         return self.written.get(profile_id) or self._base.get(profile_id)
 
     def before(self, profile_id: str) -> Profile | None:
         """The profile as it was loaded."""
         return self._base.get(profile_id)
-
-    @property
-    def outcomes(self) -> list[EventRow]:
-        """The rows of what became of sends."""
-        return [row for row in self._event_rows if row.sender == "engine" and row.name in OUTCOMES]
 
     def _hint(self, key: IdentityKey) -> str | None:
         """The profile that `key` points to by now."""
@@ -135,8 +129,10 @@ class Unit:
 
     def owner_of(self, key: IdentityKey) -> Profile | None:
         """The profile whose document lists `key`: the index only hints."""
-        profile_id = self._hint(key)
-        profile = self.profile(profile_id) if profile_id is not None else None
+        profile_id = self._hint(key) if self.links else self._hints.get(key)
+        if profile_id is None:
+            return None
+        profile = self.written.get(profile_id) or self._base.get(profile_id)
         return profile if profile is not None and profile.lists(key) else None
 
     def begin(self, asked: Asked, turn: Turn) -> Observation | None:
@@ -159,7 +155,7 @@ class Unit:
             return None
         profile = (self.profile(plan.owner) if plan.owner else None) or self._fresh(plan.keys[0], turn.now)
         message = (profile.id, event.sender, event.message_id)
-        if self._seen is not None:
+        if len(self.events) > 1:
             if (first := self._seen.get(message)) is not None:
                 pending.repeat_of = first
                 self.done.append(pending)
@@ -167,11 +163,11 @@ class Unit:
             self._seen[message] = pending
         if plan.foreign_device:
             event = msgspec.structs.replace(event, device=None)
-        self.asked.setdefault(message, []).append(pending)
+        self._asked.append((message, pending))
         if others := self._may_know(plan, profile):
-            for owner in others:
-                self.asked.setdefault((owner, *message[1:]), []).append(pending)
-            self._probes += tuple([(owner, *message[1:]) for owner in others])
+            elsewhere = [(owner, event.sender, event.message_id) for owner in others]
+            self._asked += [(place, pending) for place in elsewhere]
+            self._probes += tuple(elsewhere)
         if plan.is_known:
             profile = identity.gains(profile, plan, event, {}, {})
         else:
@@ -209,10 +205,14 @@ class Unit:
     def _may_know(self, plan: identity.Plan, but: Profile) -> Sequence[str]:
         """The profiles other than `but` that one of the event's keys belongs or belonged to, and those
         that became one with it a moment ago: each may have stored the message when it did."""
-        if plan.is_known and not (but.absorbed or [i for i in but.identities if i.earlier]):
-            hints = [self._hint(key) for key in plan.keys]
-            if hints.count(but.id) + hints.count(None) == len(hints):
-                return ()
+        if plan.is_known and not but.absorbed:
+            for known in but.identities:
+                if known.earlier:
+                    break
+            else:
+                # It was found by the first key; where the others point there, too, nobody else knows.
+                if len(plan.keys) == 1 or {self._hint(key) for key in plan.keys[1:]} <= {None, but.id}:
+                    return ()
         found = dict.fromkeys([absorbed.id for absorbed in but.absorbed])
         for profile_id in plan.merges:
             ended = self.profile(profile_id)
@@ -298,7 +298,7 @@ class Unit:
         bucket = bucket_of(profile.id)
         if not turn.is_rehearsed:
             place = self._told if len(self.written) > 1 else 0  # whose turn it was matters between people
-            self._event_rows.append(
+            self.event_rows.append(
                 event_row(bucket, base, scores, seen, pending, turn.now, turn.rules, place)
             )
         self._told += 1
@@ -372,8 +372,9 @@ class Unit:
             document = encode_profile(profile)
             self.committed.append((profile, document))
             heir = profile.ended.into if profile.ended is not None else None
-            place = (number, bucket_of(profile.id), profile.id)
-            commit.profiles.append((*place, profile.version, document, heir))
+            commit.profiles.append(
+                (number, bucket_of(profile.id), profile.id, profile.version, document, heir)
+            )
             before = base.audiences if (base := self._base.get(profile.id)) is not None else NOWHERE
             if profile.audiences is not before:
                 commit.members.extend(member_rows(number, before, profile))
@@ -382,9 +383,9 @@ class Unit:
                 commit.members.extend(seat_rows(number, seats, profile))
         if self.links:
             commit.links += link_rows(number, self.links)
-        for event in self._event_rows:
+        for event in self.event_rows:
             event.unit = number
-        commit.events += self._event_rows
+        commit.events += self.event_rows
         for decision in self._decision_rows:
             decision.unit = number
             commit.decisions.append(decision)

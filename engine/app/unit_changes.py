@@ -11,7 +11,7 @@ from engine.adapters.postgres.rows import ChangeRow
 from engine.app.unit import Unit
 from engine.domain.offers.decisions import Decision
 from engine.domain.people.profiles import bucket_of
-from engine.domain.sharing.changes import Outcome, changes
+from engine.domain.sharing.changes import OUTCOMES, Outcome, changes
 from engine.domain.sharing.readers import Told
 
 _json = msgspec.json.Encoder().encode
@@ -26,7 +26,9 @@ def change_rows(number: int, unit: Unit, sharing: Told, now: datetime) -> Iterat
                 decisions.setdefault(decision.profile_id, []).append(decision)
     outcomes: dict[str, list[Outcome]] = {}
     if "deliveries" in sharing.topics:
-        for row in unit.outcomes:
+        for row in unit.event_rows:
+            if row.sender != "engine" or row.name not in OUTCOMES:
+                continue
             outcomes.setdefault(row.profile_id, []).append(Outcome(row.name, row.body.properties))
     for profile in unit.written.values():
         if profile.account:  # is nobody

@@ -271,8 +271,10 @@ def facts_of(
         facts["zone"] = zone  # else the event says so itself
     if seen.company is not None:
         facts["account"] = seen.company.told
-    if places := [(t.kind, t.name, t.fence.id, t.at) for t in seen.triggers if t.fence is not None]:
-        facts["places"] = places
+    for trigger in seen.triggers:
+        if trigger.fence is not None:
+            place = (trigger.kind, trigger.name, trigger.fence.id, trigger.at)
+            facts.setdefault("places", []).append(place)
     if pending.newest is not None:
         facts["newest"] = {"latitude": pending.newest.latitude, "longitude": pending.newest.longitude}
     return facts

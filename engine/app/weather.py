@@ -121,8 +121,9 @@ def sky(rules: RuleSet, seen: Observation, now: datetime, weather: Readings | No
     that the reading is here when something is."""
     if not rules.reads_weather:
         return {}
-    by_trigger = rules.by_trigger
-    sets_off = [trigger for trigger in seen.triggers if (trigger.kind, trigger.name) in by_trigger]
+    sets_off = False
+    for trigger in seen.triggers:
+        sets_off = sets_off or (trigger.kind, trigger.name) in rules.by_trigger
     if not sets_off and weather is None:
         return {}
     location = seen.event.location

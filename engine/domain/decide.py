@@ -121,7 +121,7 @@ def observe(rules: RuleSet, profile: Profile, event: Event, now: datetime) -> Ob
         triggers += went.triggers
 
     rung = Alarms((), sighted.alarms.cancelled) if event.history else sighted.alarms
-    waiting, alarms = profile.waiting, forgotten + rung
+    waiting, alarms = profile.waiting, rung if forgotten is NO_ALARMS else forgotten + rung
     if internal and event.name == memory.WAITED:
         ended = memory.waited(profile, event.properties)
         if ended is not None:
@@ -265,11 +265,10 @@ def judge(
     """
     if seen.event.history or not seen.triggers:
         return Verdict(profile=seen.profile)
-    matched = [
-        (trigger, rule)
-        for trigger in seen.triggers
-        for rule in rules.by_trigger.get((trigger.kind, trigger.name), ())
-    ]
+    matched = []
+    for trigger in seen.triggers:
+        for rule in rules.by_trigger.get((trigger.kind, trigger.name), ()):
+            matched.append((trigger, rule))
     if not matched:
         return Verdict(profile=seen.profile)
 

@@ -34,12 +34,14 @@ __all__ = [
     "BODY_BYTES_MAX",
     "EVENT_BYTES_MAX",
     "Answer",
+    "Receipt",
     "Received",
     "Rejection",
     "Unreadable",
     "decode_body",
     "gunzip",
     "read",
+    "read_alone",
     "write_key_in",
 ]
 
@@ -123,6 +125,19 @@ def read(
     if call in BATCH_CALLS:
         return _read_batch(body, receipt)
     return _read_single(body, _KINDS[call], receipt)
+
+
+def read_alone(body: bytes, call: str, receipt: Receipt) -> Event | None:
+    """The event in `body`, unzipped before, that comes as a call of its own type. None where something is
+    to be said against it, which `read` does.
+
+    Raises Unreadable as `read` does.
+    """
+    if len(body) > EVENT_BYTES_MAX:
+        return None
+    item = decode_item(single(body))
+    event = item if isinstance(item, Refusal) else read_event(item, _KINDS[call], receipt)
+    return None if isinstance(event, Refusal) else event
 
 
 def write_key_in(body: bytes) -> str | None:

@@ -179,6 +179,8 @@ def _named_otherwise(event: Event, namespaces: Sequence[Namespace]) -> Event | R
 
 def identifier(value: Any) -> str | None:
     """An id as text: null, "", true, false, lists and objects are none; numbers are their digits."""
+    if value is None:
+        return None
     if type(value) is str:
         return value or None
     if type(value) is int:

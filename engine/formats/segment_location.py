@@ -50,10 +50,16 @@ def read_location(fields: Mapping[str, Any], stated_at: datetime | None) -> Loca
     if not -180.0 <= longitude <= 180.0:
         return LONGITUDE_OUT_OF_RANGE if math.isfinite(longitude) else not_a_number("longitude")
 
-    accuracy = _optional(fields.get("accuracy"))
-    altitude = _optional(fields.get("altitude"))
-    speed = _optional(fields.get("speed"))
-    heading = _optional(fields.get("heading"))
+    accuracy, altitude = fields.get("accuracy"), fields.get("altitude")
+    speed, heading = fields.get("speed"), fields.get("heading")
+    if type(accuracy) is not float:
+        accuracy = _optional(accuracy)
+    if type(altitude) is not float:
+        altitude = _optional(altitude)
+    if type(speed) is not float:
+        speed = _optional(speed)
+    if heading is not None:
+        heading = _optional(heading)
     # One look at all four: only their sum tells where one of them is no number.
     if not math.isfinite((accuracy or 0.0) + (altitude or 0.0) + (speed or 0.0) + (heading or 0.0)):
         for name, value in (

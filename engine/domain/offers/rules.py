@@ -151,13 +151,20 @@ class LocationPrecision(msgspec.Struct, frozen=True, kw_only=True):
 class Namespace(msgspec.Struct, frozen=True, kw_only=True):
     """A kind of identity, strongest first in the workspace. `sources` are paths into the event,
     e.g. ("traits", "email"); user_id and anonymous_id come from the event's own fields. `normal` gives
-    the one spelling of a value, None for what is none."""
+    the one spelling of a value, None for what is none. `in_traits` follows from the others: nothing but
+    traits can name it."""
 
     name: str
     one: bool = False
     on_change: Literal["move", "replace"] = "move"
     sources: tuple[tuple[str, ...], ...] = ()
     normal: Callable[[str], str | None] | None = None
+    in_traits: bool = False
+
+    def __post_init__(self) -> None:
+        own = self.name in ("user_id", "anonymous_id")
+        elsewhere = [path for path in self.sources if path[0] != "traits"]
+        msgspec.structs.force_setattr(self, "in_traits", not own and not elsewhere)
 
 
 TraitType = Literal["string", "number", "boolean", "timestamp", "list"]

@@ -70,8 +70,11 @@ def with_device(devices: dict[str, Address], event: Event, workspace: Workspace)
         return devices
     known = devices.get(device.id) or Address(seen_at=at)
     logged_out, signed_at = known.logged_out, known.signed_at
-    if (event.name == "Logged Out" or event.user_id is not None) and _is_news(at, signed_at):
-        logged_out, signed_at = event.name == "Logged Out", at
+    if signed_at is None or at >= signed_at:
+        if event.name == "Logged Out":
+            logged_out, signed_at = True, at
+        elif event.user_id is not None:
+            logged_out, signed_at = False, at
     address = _stated(known, device, at, logged_out, signed_at)
     if event.consent and (purpose := workspace.purposes.get(LOCATION)) is not None:
         location = stated(event, purpose)

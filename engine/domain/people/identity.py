@@ -67,7 +67,10 @@ class Plan(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 def keys_of(event: Event, namespaces: Sequence[Namespace]) -> tuple[IdentityKey, ...]:
     """The identities that an event carries, strongest first; an alias's previous id is not one."""
     keys: list[IdentityKey] = []
+    traits = event.traits
     for namespace in namespaces:
+        if namespace.in_traits and not traits:
+            continue
         name = namespace.name
         value: Any = None
         if name == "user_id":
@@ -75,11 +78,11 @@ def keys_of(event: Event, namespaces: Sequence[Namespace]) -> tuple[IdentityKey,
         elif name == "anonymous_id":
             value = event.anonymous_id
         for path in namespace.sources:
-            if (value is None or value == "") and (path[0] != "traits" or event.traits):
+            if value is None or value == "":
                 value = _at(event, path, name)
         if value is None:
             continue
-        if not isinstance(value, str):
+        if type(value) is not str:
             if isinstance(value, bool) or not isinstance(value, int | float):
                 continue
             # JavaScript has one kind of number.
@@ -357,12 +360,11 @@ def gains(
     if not (change.used or change.links or change.moves or change.retired):
         return profile
     at, used = event.known_at, change.used
-    identities = [
-        msgspec.structs.replace(i, used_at=at)
-        if (i.namespace, i.value) in used and at > (i.used_at or i.linked_at)
-        else i
-        for i in profile.identities
-    ]
+    identities = []
+    for i in profile.identities:
+        if (i.namespace, i.value) in used and at > (i.used_at or i.linked_at):
+            i = msgspec.structs.replace(i, used_at=at)
+        identities.append(i)
     if not (change.links or change.moves or change.retired):
         return msgspec.structs.replace(profile, identities=tuple(identities))
     if change.retired:

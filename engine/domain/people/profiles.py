@@ -269,8 +269,12 @@ class Profile(msgspec.Struct, frozen=True, gc=False, kw_only=True, omit_defaults
     @property
     def keys(self) -> tuple[IdentityKey, ...]:
         """Everything that the identity index should point here with."""
-        people = [(identity.namespace, identity.value) for identity in self.identities]
-        return (*people, *[(DEVICE_NAMESPACE, device) for device in self.devices])
+        keys = []
+        for identity in self.identities:
+            keys.append((identity.namespace, identity.value))
+        for device in self.devices:
+            keys.append((DEVICE_NAMESPACE, device))
+        return tuple(keys)
 
     def earlier_owners(self, key: IdentityKey) -> tuple[str, ...]:
         """The profiles, other than this one, that `key` belonged to before."""
@@ -312,9 +316,13 @@ def custom_uuid(raw: bytes) -> UUID:
     return UUID(bytes=bytes((*raw[:6], 0x80 | raw[6] & 0x0F, raw[7], 0x80 | raw[8] & 0x3F, *raw[9:])))
 
 
+_BUCKETS = {f"{number:02x}": number for number in range(256)}
+
+
 def bucket_of(profile_id: str) -> int:
     """0 to 255: which bucket the profile's rows are in."""
-    return int(profile_id[:2], 16)
+    found = _BUCKETS.get(profile_id[:2])
+    return int(profile_id[:2], 16) if found is None else found
 
 
 def identity_bucket(key: IdentityKey) -> int:
