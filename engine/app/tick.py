@@ -242,7 +242,10 @@ class Pipeline:
         shared = await session.shared(pairs) if pairs else ()
         if (rules := self._ruling().rules).reads_accounts:
             asked = await self._companies(asked, hints, profiles, rules, session, concerns)
-        return [Unit(events, profiles, hints, self._secret, shared) for events in components(asked, hints)]
+        return [
+            Unit(events, profiles, hints, self._secret, shared, number)
+            for number, events in enumerate(components(asked, hints))
+        ]
 
     async def _companies(
         self,
@@ -304,13 +307,13 @@ class Pipeline:
         """Writes all units. Answers the numbers of those that were not written, each with the
         messages that were stored before."""
         commit = Commit()
-        for number, unit in enumerate(units):
-            unit.rows(number, commit)
+        for unit in units:
+            unit.rows(commit)
         if not commit.profiles:
             return {}
         if (sharing := self._sharing()) is not None:
-            for number, unit in enumerate(units):
-                commit.changes += change_rows(number, unit, sharing, now)
+            for unit in units:
+                commit.changes += change_rows(unit, sharing, now)
         lost = await session.commit(commit)
         if commit.changes:
             self._shared({change.receiver for change in commit.changes})
@@ -331,8 +334,8 @@ class Pipeline:
         repeats: list[Pending] = []
         sends: list[Send] = []
         accepted = duplicates = 0
-        for number, unit in enumerate(units):
-            hits = refused.get(number)
+        for unit in units:
+            hits = refused.get(unit.number)
             if hits is not None:
                 carried += self._again(unit, hits)
                 continue

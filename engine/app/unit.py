@@ -74,10 +74,12 @@ class Unit(msgspec.Struct, eq=False):
     _hints: Mapping[IdentityKey, str]
     _secret: bytes
     _shared: Sequence[Shared] = ()
-    done: list[Pending] = []
+    number: int = 0
+    """Its place in the tick."""
+    done: tuple[Pending, ...] = ()
     sends: tuple[Send, ...] = ()
     written: dict[str, Profile] = {}
-    committed: list[tuple[Profile, bytes]] = []
+    committed: tuple[tuple[Profile, bytes], ...] = ()
     """What its rows write, with the documents, under versions one higher."""
     stopped: bool = False
     feeds: bool = False
@@ -85,9 +87,9 @@ class Unit(msgspec.Struct, eq=False):
     links: Links = NOTHING
     rung: tuple[tuple[int, str, str, datetime], ...] = ()
     alarms: Wound = NOTHING
-    event_rows: list[EventRow] = []
+    event_rows: tuple[EventRow, ...] = ()
     _seen: dict[tuple[str, str, str], Pending] = {}
-    _asked: list[tuple[tuple[str, str, str], Pending]] = []
+    _asked: tuple[tuple[tuple[str, str, str], Pending], ...] = ()
     _told: int = 0
     _decision_rows: tuple[DecisionRow, ...] = ()
     _probes: tuple[tuple[str, Sender, str], ...] = ()
@@ -140,13 +142,13 @@ class Unit(msgspec.Struct, eq=False):
         is stored already, or where it must wait for a tick of its own."""
         pending = asked.pending
         if pending.stored_seq is not None:
-            self.done.append(pending)
+            self.done += (pending,)
             return None
         event = pending.event
         gone = pending.keys[0][0] == PROFILE_NAMESPACE and self.owner_of(pending.keys[0]) is None
         if gone or pending.dropped:
             pending.repeat_of = pending  # its profile is gone: nothing is left to tell
-            self.done.append(pending)
+            self.done += (pending,)
             return None
         namespaces = turn.rules.workspace.namespaces
         plan = identity.plan(event, pending.keys, namespaces, self.owner_of)
@@ -158,15 +160,15 @@ class Unit(msgspec.Struct, eq=False):
         if len(self.events) > 1:
             if (first := self._seen.get(message)) is not None:
                 pending.repeat_of = first
-                self.done.append(pending)
+                self.done += (pending,)
                 return None
             self._seen[message] = pending
         if plan.foreign_device:
             event = msgspec.structs.replace(event, device=None)
-        self._asked.append((message, pending))
+        self._asked += ((message, pending),)
         if others := self._may_know(plan, profile):
             elsewhere = [(owner, event.sender, event.message_id) for owner in others]
-            self._asked += [(place, pending) for place in elsewhere]
+            self._asked += tuple([(place, pending) for place in elsewhere])
             self._probes += tuple(elsewhere)
         if plan.is_known:
             profile = identity.gains(profile, plan, event, {}, {})
@@ -298,9 +300,8 @@ class Unit(msgspec.Struct, eq=False):
         bucket = bucket_of(profile.id)
         if not turn.is_rehearsed:
             place = self._told if len(self.written) > 1 else 0  # whose turn it was matters between people
-            self.event_rows.append(
-                event_row(bucket, base, scores, seen, pending, turn.now, turn.rules, place)
-            )
+            row = event_row(self.number, bucket, base, scores, seen, pending, turn, place)
+            self.event_rows += (row,)
         self._told += 1
         pending.decisions = verdict.decisions
         if verdict.sends:
@@ -321,7 +322,7 @@ class Unit(msgspec.Struct, eq=False):
             )
         for d in pending.decisions:
             if turn.is_kept(d):
-                self._decision_rows += (decision_row(bucket, profile, d),)
+                self._decision_rows += (decision_row(self.number, bucket, profile, d),)
         if pending.timer is not None:
             self.rung += (pending.timer,)
         if turn.rules.caps_accounts and seen.event.group_id is not None and verdict.sends:
@@ -332,7 +333,7 @@ class Unit(msgspec.Struct, eq=False):
             self._wind(profile.id, seen.alarms)
         if verdict.alarms is not NO_ALARMS:
             self._wind(profile.id, verdict.alarms)
-        self.done.append(pending)
+        self.done += (pending,)
 
     def _feed(self, feeds: Iterable[account_feeds.Feed]) -> None:
         """Leaves rows for accounts, whose profiles may not be there yet."""
@@ -366,11 +367,12 @@ class Unit(msgspec.Struct, eq=False):
             **{(profile_id, timer.id): timer for timer in alarms.set},
         }
 
-    def rows(self, number: int, commit: Commit) -> None:
+    def rows(self, commit: Commit) -> None:
         """Adds the unit's rows to the tick's, under its number."""
+        number = self.number
         for profile in self.written.values():
             document = encode_profile(profile)
-            self.committed.append((profile, document))
+            self.committed += ((profile, document),)
             heir = profile.ended.into if profile.ended is not None else None
             commit.profiles.append(
                 (number, bucket_of(profile.id), profile.id, profile.version, document, heir)
@@ -383,16 +385,10 @@ class Unit(msgspec.Struct, eq=False):
                 commit.members.extend(seat_rows(number, seats, profile))
         if self.links:
             commit.links += link_rows(number, self.links)
-        for event in self.event_rows:
-            event.unit = number
         commit.events += self.event_rows
-        for decision in self._decision_rows:
-            decision.unit = number
-            commit.decisions.append(decision)
-        for send in self.sends:
-            row = outbox_row(send)
-            row.unit = number
-            commit.sends.append(row)
+        commit.decisions += self._decision_rows
+        if self.sends:
+            commit.sends += [outbox_row(number, send) for send in self.sends]
         if self._probes:
             commit.probes += probe_rows(number, self._probes)
         if self.rung or self.alarms:

@@ -17,7 +17,7 @@ from engine.domain.sharing.readers import Told
 _json = msgspec.json.Encoder().encode
 
 
-def change_rows(number: int, unit: Unit, sharing: Told, now: datetime) -> Iterator[ChangeRow]:
+def change_rows(unit: Unit, sharing: Told, now: datetime) -> Iterator[ChangeRow]:
     """What is told of everybody whom the unit writes, under the unit's number."""
     decisions: dict[str, list[Decision]] = {}
     if "decisions" in sharing.topics:
@@ -44,7 +44,7 @@ def change_rows(number: int, unit: Unit, sharing: Told, now: datetime) -> Iterat
         )
         for one in told:
             yield ChangeRow(
-                unit=number,
+                unit=unit.number,
                 bucket=bucket,
                 profile_id=profile.id,
                 receiver=one.receiver,

@@ -20,9 +20,9 @@ from engine.adapters.postgres.rows import (
     TimerRow,
 )
 from engine.app.replies import Pending
+from engine.app.turn import Turn
 from engine.domain.decide import Observation, Sending
 from engine.domain.offers.decisions import Decision, Message
-from engine.domain.offers.rules import RuleSet
 from engine.domain.people.events import Sender
 from engine.domain.people.profiles import (
     IdentityKey,
@@ -34,7 +34,6 @@ from engine.domain.people.profiles import (
     members_of,
 )
 from engine.domain.people.timers import Timer
-from engine.domain.places.presence import SILENCE
 from engine.domain.sharing.receivers import PREFIX
 
 PROVIDERS = {"ios": "apns", "web": "webpush"}
@@ -182,8 +181,9 @@ def send_of(
     )
 
 
-def outbox_row(send: Send) -> SendRow:
+def outbox_row(number: int, send: Send) -> SendRow:
     return SendRow(
+        unit=number,
         bucket=send.bucket,
         id=send.id,
         profile_id=send.profile_id,
@@ -196,21 +196,22 @@ def outbox_row(send: Send) -> SendRow:
 
 
 def event_row(
+    number: int,
     bucket: int,
     base: Profile | None,
     scores: Mapping[str, float | None],
     seen: Observation,
     pending: Pending,
-    now: datetime,
-    rules: RuleSet,
+    turn: Turn,
     place: int,
 ) -> EventRow:
     """The event as the log holds it. `place` is its turn in the tick, where that is not the first."""
     event, profile = seen.event, seen.profile
-    facts = facts_of(base, scores, seen, pending, now, rules)
+    facts = facts_of(base, scores, seen, pending, turn)
     if place:
         facts["place"] = place
     return EventRow(
+        unit=number,
         bucket=bucket,
         profile_id=profile.id,
         seq=profile.seq,
@@ -226,8 +227,9 @@ def event_row(
     )
 
 
-def decision_row(bucket: int, profile: Profile, decision: Decision) -> DecisionRow:
+def decision_row(number: int, bucket: int, profile: Profile, decision: Decision) -> DecisionRow:
     return DecisionRow(
+        unit=number,
         bucket=bucket,
         id=decision.id,
         decided_at=decision.decided_at,
@@ -246,19 +248,10 @@ def facts_of(
     scores: Mapping[str, float | None],
     seen: Observation,
     pending: Pending,
-    now: datetime,
-    rules: RuleSet,
+    turn: Turn,
 ) -> dict[str, Any]:
     """What the decision depended on beside the event: enough to decide it again exactly."""
-    facts: dict[str, Any] = {
-        "version": base.version if base is not None else 0,
-        "now": now,
-        "revision": rules.revision,
-    }
-    if rules.silence != SILENCE:
-        facts["silence"] = rules.silence.total_seconds()
-    if rules.paused:
-        facts["paused"] = rules.paused.pauses
+    facts: dict[str, Any] = {"version": base.version if base is not None else 0, **turn.facts}
     if scores:
         facts["propensity"] = scores
     if seen.notes:

@@ -12,9 +12,9 @@ from engine.domain.people.events import Event, Kind, Sender
 
 
 class EventRow(msgspec.Struct, gc=False, kw_only=True):
-    """A row of `events`, and of `seen`. `unit` is set when the tick's units are numbered."""
+    """A row of `events`, and of `seen`."""
 
-    unit: int = 0
+    unit: int
     bucket: int
     profile_id: str
     seq: int
@@ -35,7 +35,7 @@ class EventRow(msgspec.Struct, gc=False, kw_only=True):
 class DecisionRow(msgspec.Struct, gc=False, kw_only=True):
     """A row of `decisions`."""
 
-    unit: int = 0
+    unit: int
     bucket: int
     id: str
     decided_at: datetime
@@ -54,7 +54,7 @@ class DecisionRow(msgspec.Struct, gc=False, kw_only=True):
 class SendRow(msgspec.Struct, gc=False, kw_only=True):
     """A row of `outbox`; `lease` is that of the committing engine, None for nobody's."""
 
-    unit: int = 0
+    unit: int
     bucket: int
     id: str
     profile_id: str
@@ -71,7 +71,7 @@ class SendRow(msgspec.Struct, gc=False, kw_only=True):
 class TimerRow(msgspec.Struct, kw_only=True):
     """A row of `timers`, new or moved."""
 
-    unit: int = 0
+    unit: int
     bucket: int
     profile_id: str
     id: str
@@ -86,7 +86,7 @@ class TimerRow(msgspec.Struct, kw_only=True):
 class MemberRow(msgspec.Struct, kw_only=True):
     """A row of `audience_members`; `since` is None for somebody who left."""
 
-    unit: int = 0
+    unit: int
     bucket: int
     profile_id: str
     audience: str
@@ -139,7 +139,7 @@ class ProbeRow(msgspec.Struct, kw_only=True):
 class ChangeRow(msgspec.Struct, kw_only=True):
     """A row of `changes`: what one receiver is told."""
 
-    unit: int = 0
+    unit: int
     bucket: int
     profile_id: str
     receiver: str
