@@ -1,9 +1,9 @@
 """The lane: what waits, and the ticks that turn it.
 
 A tick takes from what arrived while those before it were under way, in order; a single event goes at once.
-Two are under way at a time: while one commits, the next is decided, so that engine and database do
-not wait for each other. They never concern the same people: an event of somebody whom the other one
-concerns is held until that has ended, and what follows for the same people with it.
+Two are under way at a time where there is enough for both: while one commits, the next is decided, so that
+engine and database do not wait for each other. They never concern the same people: an event of somebody
+whom the other one concerns is held until that has ended, and what follows for the same people with it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ TICKS_AT_ONCE = 2
 TICK_EVENTS = 64
 """New ones of a tick, whatever it carries over from those before. With more, engine and database wait for
 each other, and what a tick touches is no longer in the processor's cache when it is written."""
+PATIENCE_SECONDS = 0.01
+"""How long fewer events than that wait for the tick under way."""
 BULK_EVENTS = 512
 """Of a tick that nobody waits for, or that takes a request whole: they share a commit, and a person's
 document is written once for all."""
@@ -57,6 +59,7 @@ class _Tick(msgspec.Struct, eq=False):
     events: list[Pending] = msgspec.field(default_factory=list)
     concerns: set[object] = msgspec.field(default_factory=set)
     held: list[Pending] = msgspec.field(default_factory=list)
+    began: float = msgspec.field(default_factory=time.monotonic)
 
 
 class Lane:
@@ -69,6 +72,7 @@ class Lane:
         self._carried: deque[Pending | Unread] = deque()
         self._under_way: list[_Tick] = []
         self._idle: list[asyncio.Future[None]] = []
+        self._reminder: asyncio.TimerHandle | None = None
         self._namespaces = pipeline.namespaces
         self._closing = False
         self._waiting = 0  # events, from when they come until they are answered
@@ -86,7 +90,7 @@ class Lane:
             raise Overloaded
         self._waiting += len(events)
         (self._paced if paced else self._queue).extend(events)
-        self._wake()
+        self._come()
 
     def read_later(self, unread: Unread) -> None:
         """Puts an event into the queue that is read when a tick takes it: so that what waits is as small
@@ -99,7 +103,7 @@ class Lane:
             raise Overloaded
         self._waiting += 1
         self._queue.append(unread)
-        self._wake()
+        self._come()
 
     def close(self) -> None:
         """Takes nothing more; `run` returns when the queue is empty."""
@@ -114,10 +118,15 @@ class Lane:
 
     async def _turn(self, kept: Kept) -> None:
         while True:
+            if self._goes_better_later:
+                if self._queue or self._paced:
+                    self._remind()
+                await self._woken()
+                continue
             tick = self._next()
             if tick.events:
                 self._under_way.append(tick)
-                if self._queue:
+                if self._queue and not self._goes_better_later:
                     self._wake()
                 left = await self._pipeline.turn(tick.events, kept, tick.concerns)
                 self._under_way.remove(tick)
@@ -132,6 +141,31 @@ class Lane:
                 return
             else:
                 await self._woken()
+
+    def _come(self) -> None:
+        """Something waits: a tick begins now, or soon."""
+        if self._goes_better_later:
+            self._remind()
+        else:
+            self._wake()
+
+    @property
+    def _goes_better_later(self) -> bool:
+        """Whether what waits is so little that it should go once the tick under way has ended, together with
+        what comes until then: a commit costs the database as much as ten events."""
+        if not self._under_way or self._carried or len(self._queue) >= TICK_EVENTS:
+            return False
+        return time.monotonic() < self._under_way[0].began + PATIENCE_SECONDS
+
+    def _remind(self) -> None:
+        """Looks again in a while: a commit that hangs must not hold up others."""
+        if self._reminder is None:
+            loop = asyncio.get_running_loop()
+            self._reminder = loop.call_later(PATIENCE_SECONDS, self._reminded)
+
+    def _reminded(self) -> None:
+        self._reminder = None
+        self._wake()
 
     def _next(self) -> _Tick:
         """The events that can go now, in order. What is carried over goes first, all of it, because
