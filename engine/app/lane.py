@@ -27,8 +27,11 @@ TICKS_AT_ONCE = 2
 TICK_EVENTS = 64
 """New ones of a tick, whatever it carries over from those before. With more, engine and database wait for
 each other, and what a tick touches is no longer in the processor's cache when it is written."""
+BESIDE_EVENTS = 16
+"""Of a tick that begins while another is under way: a commit costs the database as much as ten events, so
+that fewer go better together with those that come until that one ends."""
 PATIENCE_SECONDS = 0.01
-"""How long fewer events than that wait for the tick under way."""
+"""How long they wait for that at the most: a commit that hangs must not hold up others."""
 BULK_EVENTS = 512
 """Of a tick that nobody waits for, or that takes a request whole: they share a commit, and a person's
 document is written once for all."""
@@ -151,14 +154,13 @@ class Lane:
 
     @property
     def _goes_better_later(self) -> bool:
-        """Whether what waits is so little that it should go once the tick under way has ended, together with
-        what comes until then: a commit costs the database as much as ten events."""
-        if not self._under_way or self._carried or len(self._queue) >= TICK_EVENTS:
+        """Whether what waits is so little that it should wait for the tick under way."""
+        if not self._under_way or self._carried or len(self._queue) >= BESIDE_EVENTS:
             return False
         return time.monotonic() < self._under_way[0].began + PATIENCE_SECONDS
 
     def _remind(self) -> None:
-        """Looks again in a while: a commit that hangs must not hold up others."""
+        """Looks again in a while."""
         if self._reminder is None:
             loop = asyncio.get_running_loop()
             self._reminder = loop.call_later(PATIENCE_SECONDS, self._reminded)
