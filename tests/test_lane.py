@@ -7,8 +7,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import asyncpg
+import pytest
 
-from engine.app.lane import BULK_EVENTS, TICK_EVENTS
+from engine.app import lane
+from engine.app.lane import BESIDE_EVENTS, BULK_EVENTS, TICK_EVENTS
 from engine.app.replies import Reply
 from tests import lanes
 from tests.lanes import arrival, event, fetch
@@ -61,6 +63,40 @@ async def test_others_do_not_wait_for_a_commit_that_hangs(postgres_dsn: str) -> 
                 await engine.send(event(name="Seen", user="bob"))
             assert not is_answered(stuck)
         await asyncio.wait_for(stuck.done, 30)
+
+
+async def test_few_wait_for_the_tick_under_way_and_many_do_not(
+    postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "PATIENCE_SECONDS", 3600)
+    async with lanes.engine(postgres_dsn) as engine:
+        await engine.send(arrival("ada"))
+        async with held_up(postgres_dsn, "ada"):
+            stuck = engine.submit(event(name="First", user="ada"))
+            await waits_for_the_lock(postgres_dsn)
+            few = [engine.submit(event(name="Seen", user=f"u{n}")) for n in range(BESIDE_EVENTS - 1)]
+            await asyncio.sleep(0.05)
+            assert not any(is_answered(reply) for reply in few)
+            few.append(engine.submit(event(name="Seen", user="bob")))
+            async with asyncio.timeout(30):
+                await asyncio.gather(*(reply.done for reply in few))
+            assert not is_answered(stuck)
+            last = engine.submit(event(name="Seen", user="bob"))
+        async with asyncio.timeout(30):
+            await asyncio.gather(stuck.done, last.done)
+
+
+async def test_what_a_tick_that_hangs_had_no_room_for_goes_by_itself(postgres_dsn: str) -> None:
+    async with lanes.engine(postgres_dsn) as engine:
+        await engine.send(arrival("ada"))
+        async with held_up(postgres_dsn, "ada"):
+            stuck = [engine.submit(event(name="First", user="ada"))]
+            stuck += [engine.submit(event(name="Seen", user=f"u{n}")) for n in range(TICK_EVENTS - 1)]
+            left = engine.submit(event(name="Seen", user="bob"))
+            await asyncio.wait_for(left.done, 30)
+            assert not any(is_answered(reply) for reply in stuck)
+        async with asyncio.timeout(30):
+            await asyncio.gather(*(reply.done for reply in stuck))
 
 
 async def test_one_persons_events_keep_their_order_whatever_they_are_named_by(postgres_dsn: str) -> None:

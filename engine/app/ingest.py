@@ -174,10 +174,7 @@ class Ingest:
 
     def _answer_alone(self, alone: _Alone, reply: Reply, fault: Exception | None) -> None:
         self._held_bytes -= len(alone.body)
-        if fault is None and reply.is_plain:
-            alone.answer(TAKEN)
-        else:
-            alone.answer(self._response(alone.trusted, (), reply, fault))
+        alone.answer(self._response(alone.trusted, (), reply, fault))
 
     def _events(
         self,
@@ -321,6 +318,8 @@ class Ingest:
         reply: Reply | None,
         fault: Exception | None,
     ) -> Response:
+        if fault is None and reply is not None and reply.is_plain and not rejected:
+            return TAKEN
         if isinstance(fault, Overloaded):
             return _full().response
         if isinstance(fault, Interrupted):

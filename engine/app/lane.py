@@ -129,8 +129,8 @@ class Lane:
             tick = self._next()
             if tick.events:
                 self._under_way.append(tick)
-                if self._queue and not self._goes_better_later:
-                    self._wake()
+                if self._queue:
+                    self._come()
                 left = await self._pipeline.turn(tick.events, kept, tick.concerns)
                 self._under_way.remove(tick)
                 self._waiting -= len(tick.events) - len(left)
