@@ -32,6 +32,7 @@ async def store(postgres_dsn: str) -> AsyncIterator[Store]:
 
 def row(person: int, position: int, receiver: str = HERE, kind: str = "decision.made") -> ChangeRow:
     return ChangeRow(
+        unit=0,
         bucket=person,
         profile_id=str(UUID(int=person + (person << 120))),
         receiver=receiver,
