@@ -12,7 +12,16 @@ from engine.adapters.postgres.store import QUERIES, connect
 
 @pytest.mark.parametrize(
     "name",
-    ["commit", "owners", "documents", "documents_locked", "decisions_of_events", "shared_messages", "erased"],
+    [
+        "commit",
+        "commit_plain",
+        "owners",
+        "documents",
+        "documents_locked",
+        "decisions_of_events",
+        "shared_messages",
+        "erased",
+    ],
 )
 async def test_rows_are_found_by_key_also_while_the_tables_are_empty(postgres_dsn: str, name: str) -> None:
     """A plan is kept: one that reads whole tables, made on an empty database, would be slower with

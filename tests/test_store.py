@@ -20,8 +20,13 @@ OLD = "01000000-0000-8000-8000-000000000000"
 OTHER = "02000000-0000-8000-8000-000000000000"
 
 
-@pytest.fixture
-async def store(postgres_dsn: str) -> AsyncIterator[Store]:
+@pytest.fixture(params=["commit_plain", "commit"])
+async def store(
+    request: pytest.FixtureRequest, postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Store]:
+    """With either statement where both would do."""
+    if request.param == "commit":
+        monkeypatch.setattr(Commit, "is_plain", False)
     store = await connect(postgres_dsn)
     yield store
     await store.close()

@@ -181,5 +181,12 @@ class Commit(msgspec.Struct, kw_only=True):
     changes: list[ChangeRow] = msgspec.field(default_factory=list)
     probes: list[ProbeRow] = msgspec.field(default_factory=list)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether all that it writes is profiles of which none has become part of another, events and
+        decisions."""
+        rest = self.sends or self.links or self.timers_done or self.timers_set or self.members or self.probes
+        return not (rest or [row for row in self.profiles if row[5] is not None])
+
     def __repr__(self) -> str:
         return f"Commit({len(self.profiles)} profiles, {len(self.events)} events)"

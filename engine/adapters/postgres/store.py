@@ -39,6 +39,9 @@ def named_queries(text: str) -> dict[str, str]:
 
 CHANGES = named_queries(resources.files(__package__).joinpath("changes.sql").read_text("utf-8"))
 QUERIES = named_queries(resources.files(__package__).joinpath("queries.sql").read_text("utf-8"))
+QUERIES["commit_plain"] = re.sub(
+    r"^ *-- rest\n.*?^ *-- end\n", "", QUERIES["commit"], flags=re.MULTILINE | re.DOTALL
+)
 
 
 class Hit(msgspec.Struct, frozen=True):
@@ -148,11 +151,12 @@ class Session:
         return lost
 
     async def _commit(self, commit: Commit) -> Lost:
+        plain = *_columns(commit.profiles, 6), _recordset(commit.events), _recordset(commit.decisions)
+        if commit.is_plain:
+            return _lost(await self._fetch(QUERIES["commit_plain"], *plain))
         rows = await self._fetch(
             QUERIES["commit"],
-            *_columns(commit.profiles, 6),
-            _recordset(commit.events),
-            _recordset(commit.decisions),
+            *plain,
             _recordset(commit.sends),
             _recordset(commit.links),
             _recordset(commit.probes),
@@ -160,10 +164,7 @@ class Session:
             _recordset(commit.timers_set),
             _recordset(commit.members),
         )
-        return Lost(
-            frozenset(row[0] for row in rows),
-            tuple(Hit(row[0], str(row[1]), row[2], row[3], row[4]) for row in rows if row[1] is not None),
-        )
+        return _lost(rows)
 
     async def decisions_of_events(
         self, events: Sequence[tuple[str, int]]
@@ -183,6 +184,13 @@ class Session:
     async def _fetch(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         with faults():
             return await self._connection.fetch(sql, *arguments)  # type: ignore[no-any-return]
+
+
+def _lost(rows: Sequence[asyncpg.Record]) -> Lost:
+    return Lost(
+        frozenset([row[0] for row in rows]),
+        tuple([Hit(row[0], str(row[1]), row[2], row[3], row[4]) for row in rows if row[1] is not None]),
+    )
 
 
 async def put_changes(connection: asyncpg.Connection, rows: Sequence[ChangeRow]) -> None:
