@@ -74,7 +74,7 @@ async def test_few_wait_for_the_tick_under_way_and_many_do_not(
         async with held_up(postgres_dsn, "ada"):
             stuck = engine.submit(event(name="First", user="ada"))
             await waits_for_the_lock(postgres_dsn)
-            few = [engine.submit(event(name="Seen", user=f"u{n}")) for n in range(BESIDE_EVENTS - 1)]
+            few = [engine.submit(event(name="Seen", user=f"u{n}")) for n in range(TICK_EVENTS - 1)]
             await asyncio.sleep(0.05)
             assert not any(is_answered(reply) for reply in few)
             few.append(engine.submit(event(name="Seen", user="bob")))
@@ -84,6 +84,29 @@ async def test_few_wait_for_the_tick_under_way_and_many_do_not(
             last = engine.submit(event(name="Seen", user="bob"))
         async with asyncio.timeout(30):
             await asyncio.gather(stuck.done, last.done)
+
+
+@pytest.mark.parametrize("enough", [False, True])
+async def test_what_came_while_a_tick_was_decided_goes_beside_its_commit(
+    postgres_dsn: str, monkeypatch: pytest.MonkeyPatch, enough: bool
+) -> None:
+    monkeypatch.setattr(lane, "PATIENCE_SECONDS", 3600)
+    async with lanes.engine(postgres_dsn) as engine:
+        await engine.send(arrival("ada"))
+        async with held_up(postgres_dsn, "ada"):
+            stuck = engine.submit(event(name="First", user="ada"))
+            await asyncio.sleep(0)  # it is taken
+            several = range(BESIDE_EVENTS if enough else BESIDE_EVENTS - 1)
+            others = [engine.submit(event(name="Seen", user=f"u{n}")) for n in several]
+            await waits_for_the_lock(postgres_dsn)
+            if enough:
+                async with asyncio.timeout(30):
+                    await asyncio.gather(*(reply.done for reply in others))
+            await asyncio.sleep(0.05)
+            assert not is_answered(stuck)
+            assert all(is_answered(reply) for reply in others) is enough
+        async with asyncio.timeout(30):
+            await asyncio.gather(stuck.done, *(reply.done for reply in others))
 
 
 async def test_what_a_tick_that_hangs_had_no_room_for_goes_by_itself(postgres_dsn: str) -> None:

@@ -27,9 +27,10 @@ TICKS_AT_ONCE = 2
 TICK_EVENTS = 64
 """New ones of a tick, whatever it carries over from those before. With more, engine and database wait for
 each other, and what a tick touches is no longer in the processor's cache when it is written."""
-BESIDE_EVENTS = 16
-"""Of a tick that begins while another is under way: a commit costs the database as much as ten events, so
-that fewer go better together with those that come until that one ends."""
+BESIDE_EVENTS = 8
+"""What must have come, once a tick is decided, for another to be decided while that one commits. A commit
+costs the database as much as ten events: fewer go together with those that come until it has ended. Later it
+is too late for less than a whole tick, because the answers would wait until that is decided."""
 PATIENCE_SECONDS = 0.01
 """How long they wait for that at the most: a commit that hangs must not hold up others."""
 BULK_EVENTS = 512
@@ -129,8 +130,8 @@ class Lane:
             tick = self._next()
             if tick.events:
                 self._under_way.append(tick)
-                if self._queue:
-                    self._come()
+                # What comes while it is decided is read first.
+                asyncio.get_running_loop().call_soon(self._look)
                 left = await self._pipeline.turn(tick.events, kept, tick.concerns)
                 self._under_way.remove(tick)
                 self._waiting -= len(tick.events) - len(left)
@@ -147,9 +148,16 @@ class Lane:
 
     def _come(self) -> None:
         """Something waits: a tick begins now, or soon."""
-        if self._goes_better_later:
-            self._remind()
+        if not self._under_way or len(self._queue) >= TICK_EVENTS:
+            self._wake()
         else:
+            self._remind()
+
+    def _look(self) -> None:
+        """A tick has begun, and its commit is on its way: the best time for another one."""
+        if self._queue and self._goes_better_later:
+            self._remind()
+        elif self._queue:
             self._wake()
 
     @property
