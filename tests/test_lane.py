@@ -48,6 +48,17 @@ def is_answered(reply: Reply) -> bool:
     return reply.done.done()
 
 
+@asynccontextmanager
+async def stuck_beside(dsn: str) -> AsyncIterator[tuple[lanes.Engine, Reply]]:
+    """An engine, and an event that has been submitted and cannot be committed in here."""
+    async with lanes.engine(dsn) as engine:
+        await engine.send(arrival("ada"))
+        async with held_up(dsn, "ada"):
+            stuck = engine.submit(event(name="First", user="ada"))
+            yield engine, stuck
+        await asyncio.wait_for(stuck.done, 30)
+
+
 async def log_of(dsn: str) -> list[tuple[str, str]]:
     rows = await fetch(dsn, "SELECT profile_id, name FROM events WHERE name <> '' ORDER BY profile_id, seq")
     return [(str(r["profile_id"]), r["name"]) for r in rows]
@@ -69,21 +80,17 @@ async def test_few_wait_for_the_tick_under_way_and_many_do_not(
     postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lane, "PATIENCE_SECONDS", 3600)
-    async with lanes.engine(postgres_dsn) as engine:
-        await engine.send(arrival("ada"))
-        async with held_up(postgres_dsn, "ada"):
-            stuck = engine.submit(event(name="First", user="ada"))
-            await waits_for_the_lock(postgres_dsn)
-            few = [engine.submit(event(name="Seen", user=f"u{n}")) for n in range(TICK_EVENTS - 1)]
-            await asyncio.sleep(0.05)
-            assert not any(is_answered(reply) for reply in few)
-            few.append(engine.submit(event(name="Seen", user="bob")))
-            async with asyncio.timeout(30):
-                await asyncio.gather(*(reply.done for reply in few))
-            assert not is_answered(stuck)
-            last = engine.submit(event(name="Seen", user="bob"))
+    async with stuck_beside(postgres_dsn) as (engine, stuck):
+        await waits_for_the_lock(postgres_dsn)
+        few = [engine.submit(event(name="Seen", user=f"u{n}")) for n in range(TICK_EVENTS - 1)]
+        await asyncio.sleep(0.05)
+        assert not any(is_answered(reply) for reply in few)
+        few.append(engine.submit(event(name="Seen", user="bob")))
         async with asyncio.timeout(30):
-            await asyncio.gather(stuck.done, last.done)
+            await asyncio.gather(*(reply.done for reply in few))
+        assert not is_answered(stuck)
+        last = engine.submit(event(name="Seen", user="bob"))
+    await asyncio.wait_for(last.done, 30)
 
 
 @pytest.mark.parametrize("enough", [False, True])
@@ -91,22 +98,19 @@ async def test_what_came_while_a_tick_was_decided_goes_beside_its_commit(
     postgres_dsn: str, monkeypatch: pytest.MonkeyPatch, enough: bool
 ) -> None:
     monkeypatch.setattr(lane, "PATIENCE_SECONDS", 3600)
-    async with lanes.engine(postgres_dsn) as engine:
-        await engine.send(arrival("ada"))
-        async with held_up(postgres_dsn, "ada"):
-            stuck = engine.submit(event(name="First", user="ada"))
-            await asyncio.sleep(0)  # it is taken
-            several = range(BESIDE_EVENTS if enough else BESIDE_EVENTS - 1)
-            others = [engine.submit(event(name="Seen", user=f"u{n}")) for n in several]
-            await waits_for_the_lock(postgres_dsn)
-            if enough:
-                async with asyncio.timeout(30):
-                    await asyncio.gather(*(reply.done for reply in others))
-            await asyncio.sleep(0.05)
-            assert not is_answered(stuck)
-            assert all(is_answered(reply) for reply in others) is enough
-        async with asyncio.timeout(30):
-            await asyncio.gather(stuck.done, *(reply.done for reply in others))
+    async with stuck_beside(postgres_dsn) as (engine, stuck):
+        await asyncio.sleep(0)  # it is taken
+        several = range(BESIDE_EVENTS if enough else BESIDE_EVENTS - 1)
+        others = [engine.submit(event(name="Seen", user=f"u{n}")) for n in several]
+        await waits_for_the_lock(postgres_dsn)
+        if enough:
+            async with asyncio.timeout(30):
+                await asyncio.gather(*(reply.done for reply in others))
+        await asyncio.sleep(0.05)
+        assert not is_answered(stuck)
+        assert all(is_answered(reply) for reply in others) is enough
+    async with asyncio.timeout(30):
+        await asyncio.gather(*(reply.done for reply in others))
 
 
 async def test_what_a_tick_that_hangs_had_no_room_for_goes_by_itself(postgres_dsn: str) -> None:

@@ -8,12 +8,14 @@ import time
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
+from typing import ClassVar
 
+import msgspec
 import pytest
 
 from engine.app.ingest import HELD_BYTES, Ingest
 from engine.app.keys import Keys
-from engine.app.lane import QUEUE_EVENTS, READ_SECONDS, TICK_EVENTS, TICKS_AT_ONCE, Unread
+from engine.app.lane import QUEUE_EVENTS, READ_SECONDS, TICK_EVENTS, TICKS_AT_ONCE
 from engine.app.replies import Overloaded, Pending, Reply
 from engine.app.responses import Response
 from engine.app.ruling import Ruling
@@ -38,7 +40,8 @@ def opened(message: str) -> dict[str, str]:
     return {"type": "track", "event": "Open", "userId": "ada", "messageId": message}
 
 
-class Later(Unread):
+class Later(msgspec.Struct, eq=False):
+    reply: ClassVar[None] = None
     what: Callable[[], Pending | None]
 
     def read(self) -> Pending | None:

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import date, datetime
 from hashlib import sha256
+from typing import ClassVar
 
 import msgspec
 import structlog
@@ -19,10 +20,11 @@ from litestar.types import HTTPScope, Receive, Scope, Send
 from engine.adapters.postgres.faults import StoreError
 from engine.adapters.postgres.store import Store
 from engine.app import metrics
+from engine.app.answers import away, full, not_taken, response_of, undecided
 from engine.app.asgi import body_of, respond, too_large
 from engine.app.clock import Clock
 from engine.app.keys import Keys, key_in
-from engine.app.lane import Lane, Unread
+from engine.app.lane import Lane
 from engine.app.newest import later, newest_fixes
 from engine.app.replies import Interrupted, Overloaded, Pending, Reply
 from engine.app.requests import Named, Request, read_named, read_request
@@ -35,8 +37,6 @@ from engine.formats.ask import read_ask
 from engine.formats.segment import (
     BATCH_CALLS,
     BODY_BYTES_MAX,
-    Answer,
-    Rejection,
     Unreadable,
     decode_body,
     write_key_in,
@@ -60,8 +60,6 @@ _METHODS = (
     (b"access-control-max-age", b"86400"),
 )
 _encode = msgspec.json.Encoder().encode
-TAKEN = Response(200, _encode(Answer(accepted=1)))
-"""The answer to most requests."""
 
 Headers = Mapping[bytes, bytes]
 
@@ -131,10 +129,10 @@ class Ingest:
         except Refused as refusal:
             return refusal.response
         except StoreError:
-            return Refused(503, "the database is away: nothing is confirmed, send it again", 2).response
+            return away().response
         except Exception:
             log.exception("request_failed")
-            return Refused(500, "this request could not be decided; it was logged").response
+            return undecided().response
 
     def begin(self, call: str, headers: Headers, body: bytes, answer: Callable[[Response], object]) -> None:
         """The same without a task of its own, where nothing but the commit has to be waited for. An event
@@ -149,12 +147,12 @@ class Ingest:
         ):
             self._hand_over(self._events(call, headers, body, received_at, answer))
         elif self._held_bytes + len(body) > self._most_held_bytes:
-            answer(_full().response)
+            answer(full().response)
         else:
             try:
                 self._lane.read_later(_Alone(self, call, headers, body, received_at, answer))
             except Overloaded:
-                answer(_full().response)
+                answer(full().response)
             else:
                 self._held_bytes += len(body)
 
@@ -164,8 +162,13 @@ class Ingest:
             _, _, alone.trusted, gpc = self._open(alone.headers, alone.body)
             workspace = self._ruling().rules.workspace
             named = read_named(alone.call, alone.body, alone.trusted, gpc, alone.received_at, workspace)
-        except Exception:
+        except (Refused, Unreadable):
             named = None
+        except Exception:
+            log.exception("request_failed")
+            self._held_bytes -= len(alone.body)
+            alone.answer(undecided().response)
+            return None
         if named is not None:
             return Pending(event=named[0], reply=Reply(1, alone.told), keys=named[1])
         self._held_bytes -= len(alone.body)  # the longer way says what is wrong with it
@@ -174,7 +177,7 @@ class Ingest:
 
     def _answer_alone(self, alone: _Alone, reply: Reply, fault: Exception | None) -> None:
         self._held_bytes -= len(alone.body)
-        alone.answer(self._response(alone.trusted, (), reply, fault))
+        alone.answer(response_of(alone.trusted, (), reply, fault))
 
     def _events(
         self,
@@ -196,7 +199,7 @@ class Ingest:
             return ()
         except Exception:
             log.exception("request_failed")
-            answer(Refused(500, "this request could not be decided; it was logged").response)
+            answer(undecided().response)
             return ()
         task = asyncio.create_task(self.answer(call, headers, body, received_at))
         self._tasks.add(task)
@@ -220,19 +223,19 @@ class Ingest:
             if request.rejected:
                 await self._keep(request)
                 metrics.REJECTED.inc()
-                return _not_taken(request.rejected[0][0])
+                return not_taken(request.rejected[0][0])
             reply = Reply(len(request.named))
             self._lane.submit(_waiting(request.named, reply, Slots(asked.placements, asked.limit)))
             await reply.done
         except Overloaded:
-            return _full().response
+            return full().response
         except Refused as refusal:
             return refusal.response
         except (StoreError, Interrupted):
-            return Refused(503, "the database is away: nothing is confirmed, send it again", 2).response
+            return away().response
         except Exception:
             log.exception("request_failed")
-            return Refused(500, "this request could not be decided; it was logged").response
+            return undecided().response
         form = full_form if trusted else public_form
         wanted = reply.decisions
         if asked.placements:
@@ -291,14 +294,14 @@ class Ingest:
             Refused: too many bytes wait already.
         """
         if not request.named:
-            answer(self._response(request.trusted, request.rejected, None, None))
+            answer(response_of(request.trusted, request.rejected, None, None))
             return ()
         if self._held_bytes + request.size > self._most_held_bytes:
-            raise _full()
+            raise full()
 
         def told(reply: Reply, fault: Exception | None) -> None:
             self._held_bytes -= request.size
-            answer(self._response(request.trusted, request.rejected, reply, fault))
+            answer(response_of(request.trusted, request.rejected, reply, fault))
 
         self._held_bytes += request.size
         return _waiting(request.named, Reply(len(request.named), told))
@@ -310,35 +313,6 @@ class Ingest:
                 self._lane.submit(events)
             except Overloaded as fault:
                 events[0].reply.fail(fault)
-
-    def _response(
-        self,
-        trusted: bool,
-        rejected: Sequence[tuple[Rejection, bytes]],
-        reply: Reply | None,
-        fault: Exception | None,
-    ) -> Response:
-        if fault is None and reply is not None and reply.is_plain and not rejected:
-            return TAKEN
-        if isinstance(fault, Overloaded):
-            return _full().response
-        if isinstance(fault, Interrupted):
-            return Refused(503, "the database is away: nothing is confirmed, send it again", 2).response
-        if fault is not None:
-            return Refused(500, "this request could not be decided; it was logged").response
-        accepted, duplicates, decisions = 0, 0, []
-        if reply is not None:
-            accepted, duplicates, decisions = reply.accepted, reply.duplicates, reply.decisions
-        if rejected:
-            metrics.REJECTED.inc(len(rejected))
-        form = full_form if trusted else public_form
-        answer = Answer(
-            accepted=accepted,
-            duplicates=duplicates,
-            rejected=tuple([rejection for rejection, _ in rejected]),
-            decisions=[shown for d in decisions if (shown := form(d)) is not None],
-        )
-        return Response(200, _encode(answer))
 
     async def _keep(self, request: Request) -> None:
         """Keeps what was refused, for whoever wonders where it went."""
@@ -359,15 +333,16 @@ class Ingest:
                 REJECTED_KEPT_PER_KEY_AND_DAY,
             )
         except StoreError as fault:
-            raise Refused(503, "the database is away: nothing is confirmed, send it again", 2) from fault
+            raise away() from fault
         if counted >= REJECTED_KEPT_PER_KEY_AND_DAY:
             # No more of that key are kept today: they are not worth a write each.
             self._full = {full for full in self._full if full[1] == now.date()} | {(digest, now.date())}
 
 
-class _Alone(Unread):
+class _Alone(msgspec.Struct, eq=False):
     """A request with one event, from when it came until it is answered."""
 
+    reply: ClassVar[None] = None
     ingest: Ingest
     call: str
     headers: Headers
@@ -396,12 +371,3 @@ def _waiting(named: Sequence[Named], reply: Reply, slots: Slots = NO_SLOTS) -> l
         )
         for position, (event, keys) in enumerate(named)
     ]
-
-
-def _full() -> Refused:
-    return Refused(503, "the engine is full: nothing was taken, send it again", 1)
-
-
-def _not_taken(rejection: Rejection) -> Response:
-    fault = {"success": False, "code": rejection.code, "message": rejection.message}
-    return Response(400, _encode(fault))

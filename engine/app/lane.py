@@ -12,7 +12,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, Protocol
 
 import msgspec
 import structlog
@@ -46,14 +46,13 @@ READ_SECONDS = 0.01
 log = structlog.get_logger()
 
 
-class Unread(msgspec.Struct, eq=False):
+class Unread(Protocol):
     """An event that waits as the bytes that it came as."""
 
-    reply: ClassVar[None] = None
+    reply: ClassVar[None]
 
     def read(self) -> Pending | None:
         """The event; None where there is nothing to decide."""
-        raise NotImplementedError
 
 
 class _Tick(msgspec.Struct, eq=False):
@@ -196,7 +195,7 @@ class Lane:
         reply, taken, until = None, 0, time.monotonic() + READ_SECONDS
         while queue and (taken < most or (taken < whole and queue[0].reply is reply)):
             pending = queue.popleft()
-            if isinstance(pending, Unread):
+            if not isinstance(pending, Pending):
                 read = self._read(pending)
                 if time.monotonic() > until:
                     most = whole = 0

@@ -16,7 +16,8 @@ from http import HTTPStatus
 import msgspec
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from engine.app.ingest import PATHS, TAKEN, Ingest
+from engine.app.answers import TAKEN
+from engine.app.ingest import PATHS, Ingest
 from engine.app.responses import HEADERS, Refused, Response
 from engine.formats.segment import BODY_BYTES_MAX
 

@@ -131,10 +131,8 @@ class Unit(msgspec.Struct, eq=False):
 
     def owner_of(self, key: IdentityKey) -> Profile | None:
         """The profile whose document lists `key`: the index only hints."""
-        profile_id = self._hint(key) if self.links else self._hints.get(key)
-        if profile_id is None:
-            return None
-        profile = self.written.get(profile_id) or self._base.get(profile_id)
+        profile_id = self._hint(key)
+        profile = self.profile(profile_id) if profile_id is not None else None
         return profile if profile is not None and profile.lists(key) else None
 
     def begin(self, asked: Asked, turn: Turn) -> Observation | None:
